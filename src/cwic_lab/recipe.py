@@ -1,0 +1,115 @@
+"""A recipe: one TOML file with the whole of what a model took. Read, checked, and kept inside every checkpoint."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cwic_lab.data import DataConfig
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stretch of training with its own optimizer and learning-rate curve.
+
+    map: train jointly with the importance map (the paper's stage 2); False: the whole code, no mask (stage 1).
+    prefix: in stage 1, keep a random number of leading channels in each sample (log-uniform from this number to n),
+        so that the channels are already in order of use when the map arrives; 0: always all of them.
+    lr, lr_end: learning rate of a layer of fan-in 64 (`train.new_optimizer`) after `warmup` steps, and at the
+        end of a cosine.
+    analysis_share: the encoder's and code head's share of the learning rate. The gradient through a hard threshold
+        is biased; at the full rate it undoes a good start (docs/training.md).
+    threshold_bpp, gamma: r and gamma of the rate loss, r in bits per pixel of raw code (map stages only).
+    ssim_weight: weight of 1 - SSIM beside the squared error; 0 is the paper's loss.
+    """
+
+    name: str
+    steps: int
+    lr: float
+    map: bool = False
+    lr_end: float = 1e-6
+    warmup: int = 100
+    analysis_share: float = 1.0
+    clip: float = 1.0
+    prefix: int = 0
+    threshold_bpp: float = 0.0
+    gamma: float = 0.0
+    ssim_weight: float = 0.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """network: {kind, n, levels, width}. source "memory": photographs decoded once into the device's memory;
+    "workers": decoded as they are needed by worker processes. init: checkpoint whose matching weights start the run.
+    start: without an init, "transform" (`networks.start`) or "random" weights.
+    """
+
+    name: str
+    network: dict[str, Any]
+    data: DataConfig
+    stages: list[Stage]
+    source: str = "memory"
+    init: str = ""
+    start: str = "transform"
+    seed: int = 1
+    target_bpp: float = 0.0
+    ema: float = 0.999
+    precision: str = "float32"
+    compile: bool = False
+    validate_every: int = 1000
+    validation_images: int = 24
+    checkpoint_every: int = 1000
+    log_every: int = 50
+    text: str = field(default="", repr=False)
+
+    @property
+    def steps(self) -> int:
+        """Steps of all stages together."""
+        return sum(stage.steps for stage in self.stages)
+
+    def stage_at(self, step: int) -> tuple[Stage, int]:
+        """The stage that step (0-based) belongs to, and the step's number within it."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage, step
+            step -= stage.steps
+        raise IndexError("step after the last stage")
+
+
+def parse_recipe(text: str) -> Recipe:
+    """Recipe from TOML text. Raises ValueError naming the key found and the keys allowed."""
+    table = tomllib.loads(text)
+    table["data"] = _build(DataConfig, table.get("data", {}), "data")
+    stages = table.pop("stage", [])
+    if not stages:
+        raise ValueError("recipe: at least one [[stage]] is needed")
+    table["stages"] = [_build(Stage, stage, "stage") for stage in stages]
+    recipe = _build(Recipe, table | {"text": text}, "recipe")
+    for key, value, allowed in [
+        ("source", recipe.source, ("memory", "workers")),
+        ("start", recipe.start, ("transform", "random")),
+        ("precision", recipe.precision, ("float32", "bfloat16")),
+    ]:
+        if value not in allowed:
+            raise ValueError(f"recipe: {key} = {value!r}; allowed: {', '.join(allowed)}")
+    return recipe
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Recipe from a TOML file."""
+    return parse_recipe(path.read_text(encoding="utf-8"))
+
+
+def _build(kind: type[T], table: dict[str, Any], where: str) -> T:
+    allowed = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(table) - allowed)
+    if unknown:
+        raise ValueError(f"{where}: unknown key {unknown[0]!r}; allowed: {', '.join(sorted(allowed))}")
+    try:
+        return kind(**table)
+    except TypeError as error:
+        raise ValueError(f"{where}: {error}") from error

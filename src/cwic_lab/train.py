@@ -1,0 +1,298 @@
+"""Training: one visible loop from recipe to checkpoint.
+
+    cwic train recipes/NAME.toml            one process, CPU or one GPU
+    torchrun --nproc_per_node N -m cwic_lab.train recipes/NAME.toml      several
+
+A run lives in runs/NAME/: log.jsonl (a line per log and validation), progress.png, last.pt (everything needed to go
+on). The batch of step s is a function of (seed, s, rank) alone, so a resumed run sees what the first would have seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from cwic_lab import networks, progress, validate
+from cwic_lab.data import ImageRef, batches, open_data
+from cwic_lab.networks.start import start_transform
+from cwic_lab.loss import autoencoder_loss, li2018_loss
+from cwic_lab.recipe import Recipe, Stage, parse_recipe, read_recipe
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_FORMAT = 1
+
+
+def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), device: str = "") -> Path:
+    """Train as the recipe says; returns the checkpoint's path.
+
+    resume: go on from runs/NAME/last.pt if it is there (its recipe must be this one). device: "cpu", "cuda";
+    by default a GPU where there is one. Raises ValueError for a bad recipe or a checkpoint of another one.
+    """
+    recipe = read_recipe(recipe_path)
+    rank, world, place = start_processes(device)
+    out = runs / recipe.name
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint = out / "last.pt"
+
+    torch.manual_seed(recipe.seed)
+    network = networks.build(**recipe.network).to(place, memory_format=torch.channels_last)
+    if recipe.init:
+        load_matching(network, read_checkpoint(resolve(recipe.init, recipe_path, runs))["ema"])
+    resumed = resume and checkpoint.exists()
+    train_refs, valid_refs = open_data(recipe.data, root=recipe_path.parent)
+    if recipe.start == "transform" and not recipe.init and not resumed:
+        start_transform(network, sample_planes(recipe, train_refs))
+    average = {key: value.detach().clone() for key, value in network.state_dict().items()}
+    optimizer = new_optimizer(network)
+    start = 0
+    seconds_before = 0.0
+    if resumed:
+        state = read_checkpoint(checkpoint)
+        if state["recipe"] != recipe.text:
+            raise ValueError(f"{checkpoint} was made with another recipe; move it away or train under another name")
+        network.load_state_dict(state["model"])
+        average = {key: value.to(place) for key, value in state["ema"].items()}
+        optimizer.load_state_dict(state["optimizer"])
+        start, seconds_before = state["step"], state["seconds"]
+
+    source = batches(recipe.source, train_refs, recipe.data, place, rank, world, start)
+    validation = validate.load(valid_refs, recipe.validation_images) if rank == 0 else []
+    loss_of_step = torch.compile(step_loss) if recipe.compile else step_loss
+
+    began = time.monotonic()
+    sums: dict[str, Tensor] = {}
+    bar = tqdm(range(start, recipe.steps), initial=start, total=recipe.steps, disable=None if rank == 0 else True)
+    for step in bar:
+        stage, step_in_stage = recipe.stage_at(step)
+        if step_in_stage == 0 and step > 0:
+            optimizer = new_optimizer(network)  # a stage's moments do not describe the next one's loss
+        if step_in_stage == 0 and stage.map:
+            start_map(network, stage)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(stage, step_in_stage) * group["share"]
+            if group["analysis"]:
+                group["lr"] *= stage.analysis_share
+
+        planes = to_planes(next(source))  # float [B,3,c,c]
+        prefix, generator = randomness(network, stage, recipe.seed, step, rank, len(planes), place)
+        with torch.autocast(place.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            loss, parts = loss_of_step(network, planes, stage, prefix, generator)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        average_gradients(network, world)
+        centre_gradients(network)
+        norm = nn.utils.clip_grad_norm_(network.parameters(), stage.clip)
+        if math.isfinite(norm):  # a batch that overflowed must not touch the weights
+            optimizer.step()
+        update_average(average, network, min(recipe.ema, (1 + step) / (10 + step)))
+
+        for key, value in (parts | {"loss": loss.detach(), "grad_norm": norm.detach()}).items():
+            sums[key] = sums.get(key, torch.zeros((), device=place)) + value
+        done = step + 1
+        if done % recipe.log_every == 0:
+            row = {key: float(mean_over_processes(value)) / recipe.log_every for key, value in sums.items()}
+            sums = {}
+            row |= {"psnr": -10 * math.log10(max(row["mse"], 1e-9) / 4), "lr": learning_rate(stage, step_in_stage)}
+            seconds = seconds_before + time.monotonic() - began
+            row |= {"step": done, "stage": stage.name, "seconds": round(seconds, 1)}
+            if rank == 0:
+                write_log(out, row)
+            bar.set_postfix(psnr=f"{row['psnr']:.2f}", bpp=f"{row.get('raw_bpp', 0):.3f}")
+        if rank == 0 and (done % recipe.validate_every == 0 or done == recipe.steps):
+            figures = validate.validate(recipe, stage, average, validation, place)
+            write_log(out, {"step": done, "stage": stage.name, "validation": figures})
+            progress.plot(out)
+        if rank == 0 and (done % recipe.checkpoint_every == 0 or done == recipe.steps):
+            seconds = seconds_before + time.monotonic() - began
+            write_checkpoint(checkpoint, recipe, network, average, optimizer, done, seconds)
+    if world > 1:
+        dist.destroy_process_group()
+    return checkpoint
+
+
+def step_loss(
+    network: nn.Module, planes: Tensor, stage: Stage, prefix: Tensor | None, generator: torch.Generator
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of one batch and its parts, for either kind of network."""
+    if isinstance(network, networks.Autoencoder):
+        return autoencoder_loss(network, planes, stage.ssim_weight, generator)
+    assert isinstance(network, networks.Li2018)
+    return li2018_loss(
+        network, planes, prefix=prefix, gamma=stage.gamma, threshold_bpp=stage.threshold_bpp,
+        ssim_weight=stage.ssim_weight, reduce=mean_over_processes,
+    )  # fmt: skip
+
+
+def to_planes(images: Tensor) -> Tensor:
+    """uint8 [B,3,c,c] -> float32 [B,3,c,c] in [-1,1], channels last."""
+    return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def randomness(
+    network: nn.Module, stage: Stage, seed: int, step: int, rank: int, batch: int, place: torch.device
+) -> tuple[Tensor | None, torch.Generator]:
+    """What is random in a step besides the crops: the kept prefixes (None with the map), and a generator for noise."""
+    generator = torch.Generator(place).manual_seed(hash((seed, step, rank)) % 2**63)
+    if stage.map or network.kind != "li2018":
+        return None, generator
+    n = int(network.n)
+    if not stage.prefix:
+        return torch.full((batch,), n, device=place), generator
+    spread = torch.rand(batch, generator=generator, device=place) * math.log(n / stage.prefix)
+    return (stage.prefix * spread.exp()).round().long(), generator
+
+
+def start_map(network: nn.Module, stage: Stage) -> None:
+    """Before joint training: a flat map a quarter above the threshold, to be pressed down to where it belongs."""
+    share = 1.25 * stage.threshold_bpp * 64 / network.n  # of all bits
+    network.importance_net.start_at(min(0.97, share + 0.5 / network.levels))
+
+
+def learning_rate(stage: Stage, step: int) -> float:
+    """Linear warm-up, then a cosine from stage.lr to stage.lr_end."""
+    cosine = 0.5 * (1 + math.cos(math.pi * step / max(1, stage.steps)))
+    return min(1.0, (step + 1) / max(1, stage.warmup)) * (stage.lr_end + (stage.lr - stage.lr_end) * cosine)
+
+
+def new_optimizer(network: nn.Module) -> torch.optim.Optimizer:
+    """Adam as in the paper (betas 0.9 and 0.999, no weight decay); fused where the device has it.
+
+    Without normalisation a layer's output moves by about lr times its fan-in each step, so one rate for all layers
+    is too much for the wide ones: a weight's share of the rate is 64 / fan-in (at most 1), a bias's 1/16. Measured
+    in docs/training.md.
+    """
+    groups = [
+        {
+            "params": [p],
+            "share": min(1.0, 64 / p[0].numel()) if p.dim() > 1 else 1 / 16,
+            "analysis": name.startswith(("encoder", "code_head")),
+        }
+        for name, p in network.named_parameters()
+    ]
+    return torch.optim.Adam(groups, lr=1e-4, fused=next(network.parameters()).is_cuda)
+
+
+def centre_gradients(network: nn.Module) -> None:
+    """Take the mean over each output's weights off its gradient (Yong et al., ECCV 2020).
+
+    Features behind a ReLU are all positive; the common part of a gradient would move every output together.
+    """
+    for parameter in network.parameters():
+        if parameter.dim() > 1 and parameter.grad is not None:
+            parameter.grad.sub_(parameter.grad.mean(dim=(1, 2, 3), keepdim=True))
+
+
+def sample_planes(recipe: Recipe, refs: Sequence[ImageRef]) -> Tensor:
+    """Small crops for `start_transform`: float32 [1024,3,64,64] in [-1,1]."""
+    config = dataclasses.replace(recipe.data, crop=64, batch=1024)
+    return to_planes(next(batches("workers", refs, config)))
+
+
+def update_average(average: dict[str, Tensor], network: nn.Module, decay: float) -> None:
+    """Exponential moving average of the weights, in place."""
+    with torch.no_grad():
+        torch._foreach_lerp_(list(average.values()), list(network.state_dict().values()), 1 - decay)
+
+
+def start_processes(device: str) -> tuple[int, int, torch.device]:
+    """(rank, world, device) of this process; joins the group when started by torchrun."""
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    place = torch.device(kind, local if kind == "cuda" else None)
+    if "RANK" not in os.environ:
+        return 0, 1, place
+    if kind == "cuda":
+        torch.cuda.set_device(place)
+    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    return dist.get_rank(), dist.get_world_size(), place
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """The mean of a detached tensor over all processes; the tensor itself when there is one."""
+    if not dist.is_initialized():
+        return value
+    value = value.clone()
+    dist.all_reduce(value)
+    return value / dist.get_world_size()
+
+
+def average_gradients(network: nn.Module, world: int) -> None:
+    """Replace every gradient by its mean over the processes, in one message."""
+    if world == 1:
+        return
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    dist.all_reduce(flat)
+    for gradient, mean in zip(gradients, (flat / world).split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+def resolve(path: str, recipe_path: Path, runs: Path) -> Path:
+    """A recipe's `init`: the name of a run, or a file beside the recipe."""
+    named = runs / path / "last.pt"
+    return named if named.exists() else recipe_path.parent / path
+
+
+def load_matching(network: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Copy weights by name; where a shape is larger than ours, its leading part (a code of n = 128 starts one of 64).
+
+    Raises ValueError for a shape smaller than ours.
+    """
+    own = network.state_dict()
+    for key in own.keys() & weights.keys():
+        have, want = weights[key].shape, own[key].shape
+        if any(h < w for h, w in zip(have, want, strict=True)):
+            raise ValueError(f"init: {key} has shape {tuple(have)}; at least {tuple(want)} is needed")
+        own[key].copy_(weights[key][tuple(slice(size) for size in want)])
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's dict on the CPU: format, recipe (text), model, ema, optimizer, step, seconds."""
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if state.get("format") != CHECKPOINT_FORMAT:
+        raise ValueError(f"{path}: checkpoint format {state.get('format')}; this version reads {CHECKPOINT_FORMAT}")
+    parse_recipe(state["recipe"])
+    return state
+
+
+def write_checkpoint(
+    path: Path, recipe: Recipe, network: nn.Module, average: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer, step: int, seconds: float,
+) -> None:  # fmt: skip
+    """Write everything needed to go on, to a temporary sibling first."""
+    state = {
+        "format": CHECKPOINT_FORMAT, "recipe": recipe.text, "model": network.state_dict(), "ema": average,
+        "optimizer": optimizer.state_dict(), "step": step, "seconds": seconds,
+    }  # fmt: skip
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    part.replace(path)
+
+
+def write_log(out: Path, row: dict[str, Any]) -> None:
+    """Append one JSON line to log.jsonl."""
+    with (out / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="train a recipe (the entry point for torchrun)")
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--device", default="")
+    arguments = parser.parse_args()
+    train(arguments.recipe, runs=arguments.runs, device=arguments.device)

@@ -1,0 +1,55 @@
+"""Loss terms against values worked out by hand, and SSIM against the runtime's metric."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from cwic import metrics  # noqa: E402
+from cwic_lab.loss import distortion, raw_rate, rate_loss, squared_error, ssim  # noqa: E402
+
+
+def same(value):
+    return value
+
+
+def test_squared_error_is_half_the_sum_over_colours_a_pixel():
+    decoded = torch.zeros(2, 3, 4, 4)
+    planes = torch.full((2, 3, 4, 4), 0.5)
+    assert squared_error(decoded, planes).item() == pytest.approx(0.5 * 3 * 0.25)
+
+
+def test_ssim_is_the_metric():
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 256, (40, 56, 3)).astype(np.uint8)
+    b = np.clip(a.astype(int) + rng.integers(-30, 31, a.shape), 0, 255).astype(np.uint8)
+    planes = [torch.from_numpy(x).permute(2, 0, 1)[None].float() / 127.5 - 1 for x in (a, b)]
+    assert ssim(*planes).item() == pytest.approx(metrics.ssim(a, b), abs=1e-4)
+
+
+def test_distortion_adds_ssim_only_where_asked():
+    planes = torch.rand(1, 3, 16, 16)
+    decoded = planes * 0.9
+    plain = distortion(decoded, planes, 0.0)
+    assert plain == squared_error(decoded, planes)
+    mixed = distortion(decoded, planes, 0.5)
+    assert mixed.item() == pytest.approx(plain.item() + 0.5 * (1 - ssim(decoded, planes).item()), rel=1e-6)
+
+
+def test_rate_is_bits_of_the_mask_a_pixel():
+    mask = torch.zeros(1, 64, 2, 2)
+    mask[:, :16] = 1
+    assert raw_rate(mask).item() == pytest.approx(16 / 64)
+
+
+@pytest.mark.parametrize(("threshold", "open_hinge"), [(0.2, True), (0.25, False), (0.3, False)])
+def test_hinge(threshold, open_hinge):
+    """Value: real bits above r; gradient: that of the mean importance while above, none below."""
+    mask = torch.zeros(1, 128, 2, 2)
+    mask[:, :16] = 1  # 0.25 bpp
+    importance = torch.full((1, 1, 2, 2), 0.9, requires_grad=True)  # its own value must not matter
+    loss = rate_loss(mask, importance, threshold, same)
+    loss.backward()
+    assert loss.item() == pytest.approx(max(0.25 - threshold, 0), abs=1e-6)
+    expected = 128 / 64 / 4 if open_hinge else 0.0
+    np.testing.assert_allclose(importance.grad.numpy(), expected, rtol=1e-6)

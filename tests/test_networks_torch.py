@@ -1,0 +1,130 @@
+"""The torch networks: both passes of binarizer and mask against the paper's formulas written out in NumPy."""
+
+import math
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from cwic_lab import networks  # noqa: E402
+from cwic_lab.networks.li2018 import Binarizer, ImportanceMask, Li2018  # noqa: E402
+from cwic_lab.networks.start import start_transform  # noqa: E402
+
+SHAPES = [(64, 16), (128, 32)]
+
+
+def numpy_mask(importance, n, levels):
+    """m_kij = 1 if k <= (n/L) Q(p), Q(p) = l - 1 for (l-1)/L <= p < l/L; p = 1 belongs to the last level."""
+    out = np.zeros((n, *importance.shape))
+    for place in np.ndindex(importance.shape):
+        level = next((l - 1 for l in range(1, levels + 1) if importance[place] < l / levels), levels - 1)
+        for k in range(1, n + 1):
+            out[(k - 1, *place)] = 1 if k <= n // levels * level else 0
+    return out
+
+
+def numpy_mask_gradient(importance, grad, n, levels):
+    """sum over k of grad_k * (L if L p - 1 <= ceil(k L / n) < L p + 2 else 0)."""
+    out = np.zeros(importance.shape)
+    for place in np.ndindex(importance.shape):
+        scaled = levels * importance[place]
+        for k in range(1, n + 1):
+            if scaled - 1 <= math.ceil(k * levels / n) < scaled + 2:
+                out[place] += levels * grad[(k - 1, *place)]
+    return out
+
+
+def importances(levels, rng):
+    """Random points and every edge: 0, 1, and all exact multiples of 1/L (exact in binary for these L)."""
+    edges = np.concatenate([[0.0, 1.0], np.arange(1, levels) / levels])
+    return np.concatenate([edges, rng.random(62 - len(edges) + 2)]).reshape(8, 8)
+
+
+def test_binarizer_forward_and_backward():
+    e = np.array([0.0, 1e-6, 0.25, 0.5, np.nextafter(np.float32(0.5), np.float32(1)), 0.75, 1.0, -0.1, 1.1], np.float32)
+    latents = torch.tensor(e, requires_grad=True)
+    bits = Binarizer.apply(latents)
+    assert bits.tolist() == [1.0 if value > 0.5 else 0.0 for value in e]
+    assert bits[3] == 0  # e = 0.5 is a 0
+    grad = np.linspace(-2, 2, len(e)).astype(np.float32)
+    bits.backward(torch.tensor(grad))
+    expected = np.where((e >= 0) & (e <= 1), grad, 0)
+    np.testing.assert_array_equal(latents.grad.numpy(), expected)
+
+
+@pytest.mark.parametrize(("n", "levels"), SHAPES)
+def test_mask_forward(n, levels):
+    importance = importances(levels, np.random.default_rng(n))
+    mask = ImportanceMask.apply(torch.tensor(importance)[None, None], n, levels)
+    np.testing.assert_array_equal(mask[0].numpy(), numpy_mask(importance, n, levels))
+    assert mask[0, :, 0, 0].sum() == 0  # p = 0 keeps nothing
+    assert mask[0, :, 0, 1].sum() == n - n // levels  # p = 1 keeps all but the last group
+
+
+@pytest.mark.parametrize(("n", "levels"), SHAPES)
+def test_mask_backward(n, levels):
+    rng = np.random.default_rng(levels)
+    importance = importances(levels, rng)
+    tensor = torch.tensor(importance[None, None], requires_grad=True)
+    grad = rng.standard_normal((n, 8, 8))
+    ImportanceMask.apply(tensor, n, levels).backward(torch.tensor(grad[None]))
+    np.testing.assert_allclose(tensor.grad[0, 0].numpy(), numpy_mask_gradient(importance, grad, n, levels), rtol=1e-12)
+
+
+def test_paper_size():
+    """paper.md 1.2: n = 64 has 8.83 M parameters, n = 128 has 9.14 M."""
+    for (n, levels), millions in zip(SHAPES, [8.83, 9.14], strict=True):
+        count = sum(p.numel() for p in Li2018(n, levels).parameters())
+        assert count / 1e6 == pytest.approx(millions, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["autoencoder", "li2018"])
+def test_shapes_of_a_narrow_network(kind):
+    network = networks.build(kind, n=64, width=0.125)
+    planes = torch.rand(2, 3, 32, 48) * 2 - 1
+    if kind == "autoencoder":
+        latents = network.analysis(planes)
+    else:
+        latents, importance = network.analysis(planes)
+        assert importance.shape == (2, 1, 4, 6)
+    assert latents.shape == (2, 64, 4, 6)
+    assert 0 < latents.min() and latents.max() < 1
+    assert network.synthesis(latents).shape == planes.shape
+
+
+def test_masked_bits_get_no_gradient():
+    network = Li2018(64, 16, 0.125)
+    network.code_head[0].weight.requires_grad_()
+    decoded, mask, _ = network(torch.rand(1, 3, 16, 16) * 2 - 1, torch.tensor([5]))
+    decoded.square().sum().backward()
+    per_channel = network.code_head[0].weight.grad.abs().sum(dim=(1, 2, 3))
+    assert mask.sum() == 5 * 4
+    assert (per_channel[5:] == 0).all() and (per_channel[:5] > 0).all()
+
+
+def test_unknown_kind_and_option_are_named():
+    with pytest.raises(ValueError, match="'vae'"):
+        networks.build("vae")
+    with pytest.raises(ValueError, match="depth"):
+        networks.build("li2018", depth=3)
+    with pytest.raises(ValueError, match="n = 65"):
+        networks.build("li2018", n=65, levels=16)
+
+
+def test_linear_start_is_a_codec():
+    """Before any training the started network must describe smooth pictures far better than grey does."""
+    torch.manual_seed(0)
+    noise = torch.rand(32, 3, 9, 9)
+    planes = torch.nn.functional.interpolate(noise, size=64, mode="bicubic", align_corners=True).clamp(0, 1) * 2 - 1
+    network = Li2018(128, 32, 0.375)
+    start_transform(network, planes)
+    with torch.no_grad():
+        decoded, _, _ = network(planes, torch.full((32,), 128))
+    error = (decoded - planes).square().mean()
+    assert error < 0.05 * planes.var()
+
+
+def test_linear_start_refuses_a_narrow_network():
+    with pytest.raises(ValueError, match="48 are needed"):
+        start_transform(Li2018(64, 16, 0.125), torch.zeros(1, 3, 16, 16))

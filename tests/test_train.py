@@ -1,0 +1,180 @@
+"""The training loop: recipe errors, exact resume, two processes against one, logs and plot."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+
+from cwic_lab import train as trainer  # noqa: E402
+from cwic_lab.recipe import parse_recipe  # noqa: E402
+
+RECIPE = """
+name = "tiny"
+seed = 5
+validate_every = 4
+validation_images = 1
+checkpoint_every = 4
+log_every = 2
+{more}
+[network]
+kind = "{kind}"
+n = 64
+{levels}
+width = 0.125
+
+[data]
+paths = ["photos"]
+crop = 32
+batch = {batch}
+workers = 0
+validation_fraction = 0.3
+
+[[stage]]
+name = "without map"
+steps = 4
+lr = 1e-3
+prefix = 8
+
+[[stage]]
+name = "joint"
+map = true
+steps = {steps}
+lr = 1e-3
+threshold_bpp = 0.3
+gamma = 0.3
+ssim_weight = 0.05
+"""
+
+
+def recipe_text(kind="li2018", batch=2, steps=4, more='start = "random"'):
+    return RECIPE.format(
+        kind=kind, batch=batch, steps=steps, more=more, levels="levels = 16" if kind == "li2018" else ""
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for number in range(8):
+        small = rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)
+        Image.fromarray(small).resize((64, 48), Image.Resampling.BICUBIC).save(tmp_path / "photos" / f"{number}.png")
+    return tmp_path
+
+
+def run(folder, text, name="a", **options):
+    recipe = folder / "recipe.toml"
+    recipe.write_text(text)
+    return trainer.train(recipe, runs=folder / name, device="cpu", **options)
+
+
+def same_weights(first, second):
+    one, two = trainer.read_checkpoint(first), trainer.read_checkpoint(second)
+    return all(torch.equal(one[part][key], two[part][key]) for part in ("model", "ema") for key in one[part])
+
+
+@pytest.mark.parametrize("kind", ["li2018", "autoencoder"])
+def test_interrupted_training_ends_with_the_same_bits(folder, kind, monkeypatch):
+    whole = run(folder, recipe_text(kind), "whole")
+
+    class Interrupted(Exception):
+        pass
+
+    original = trainer.randomness
+
+    def stop_at_six(network, stage, seed, step, *rest):
+        if step == 6:
+            raise Interrupted
+        return original(network, stage, seed, step, *rest)
+
+    monkeypatch.setattr(trainer, "randomness", stop_at_six)
+    with pytest.raises(Interrupted):
+        run(folder, recipe_text(kind), "broken")
+    monkeypatch.undo()
+    assert trainer.read_checkpoint(folder / "broken" / "tiny" / "last.pt")["step"] == 4
+    resumed = run(folder, recipe_text(kind), "broken")
+    assert trainer.read_checkpoint(resumed)["step"] == 8
+    assert same_weights(whole, resumed)
+
+
+def test_log_and_plot(folder):
+    out = run(folder, recipe_text()).parent
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [2, 4, 6, 8]
+    checks = [row["validation"] for row in rows if "validation" in row]
+    assert len(checks[0]) == 3 and len(checks[1]) == 1  # three prefixes without the map, one point with it
+    assert all(0 < point["raw_bpp"] <= 1.1 and point["psnr"] > 3 for check in checks for point in check)
+    with Image.open(out / "progress.png") as picture:
+        assert picture.size[0] > 800
+
+
+def test_another_recipe_does_not_resume(folder):
+    run(folder, recipe_text())
+    with pytest.raises(ValueError, match="another recipe"):
+        run(folder, recipe_text(steps=5))
+
+
+def test_init_takes_the_leading_part(folder):
+    wide = run(folder, recipe_text(), "runs")
+    narrow = recipe_text(steps=0, more=f'start = "random"\ninit = "{wide.as_posix()}"').replace("tiny", "narrow")
+    narrow = narrow.replace("n = 64", "n = 32").replace("steps = 4", "steps = 1").replace("lr = 1e-3", "lr = 0.0")
+    narrow = narrow.replace("lr = 0.0", "lr = 0.0\nlr_end = 0.0")
+    first = trainer.read_checkpoint(run(folder, narrow, "other"))["model"]["code_head.0.weight"]
+    source = trainer.read_checkpoint(wide)["ema"]["code_head.0.weight"]
+    assert torch.equal(first, source[:32])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seed = 5", "sed = 5", "'sed'"),
+        ("prefix = 8", "prefixes = 8", "'prefixes'"),
+        ('start = "random"', 'start = "zero"', "'zero'"),
+        ("crop = 32", "corp = 32", "'corp'"),
+    ],
+)
+def test_recipe_errors_name_what_was_found(old, new, message):
+    with pytest.raises(ValueError, match=message):
+        parse_recipe(recipe_text().replace(old, new))
+
+
+def test_shipped_recipes_parse():
+    recipes = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
+    assert len(recipes) >= 8
+    for path in recipes:
+        assert parse_recipe(path.read_text()).name == path.stem
+
+
+def test_two_processes_are_one_with_twice_the_batch(folder):
+    """Same samples, same loss and same weights to rounding (gloo on the CPU)."""
+    text = recipe_text("autoencoder", batch=4).replace("steps = 4", "steps = 2")
+    one = run(folder, text, "one")
+    (folder / "recipe.toml").write_text(text.replace("batch = 4", "batch = 2"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}",
+        "-m", "cwic_lab.train", str(folder / "recipe.toml"), "--runs", str(folder / "two"), "--device", "cpu",
+    ]  # fmt: skip
+    source = str(Path(trainer.__file__).parents[1])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": source}
+    subprocess.run(command, check=True, env=environment, capture_output=True, timeout=240)
+    losses = []
+    for name in ("one", "two"):
+        lines = (folder / name / "tiny" / "log.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["loss"] for line in lines if '"loss"' in line])
+    # The noise that stands in for 8-bit rounding is drawn for each process, hence not exactly equal.
+    np.testing.assert_allclose(losses[0], losses[1], rtol=2e-3)
+    first, second = (trainer.read_checkpoint(folder / name / "tiny" / "last.pt")["model"] for name in ("one", "two"))
+    for key, value in first.items():
+        torch.testing.assert_close(value, second[key], atol=2e-4, rtol=1e-3)
+    assert one.exists()
