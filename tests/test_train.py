@@ -41,23 +41,22 @@ validation_fraction = 0.3
 name = "without map"
 steps = 4
 lr = 1e-3
-prefix = 8
+{prefix}
 
 [[stage]]
 name = "joint"
-map = true
+{map}
 steps = {steps}
 lr = 1e-3
-threshold_bpp = 0.3
-gamma = 0.3
 ssim_weight = 0.05
 """
 
 
 def recipe_text(kind="li2018", batch=2, steps=4, more='start = "random"'):
-    return RECIPE.format(
-        kind=kind, batch=batch, steps=steps, more=more, levels="levels = 16" if kind == "li2018" else ""
-    )
+    words = {"kind": kind, "batch": batch, "steps": steps, "more": more, "levels": "", "prefix": "", "map": ""}
+    if kind == "li2018":
+        words |= {"levels": "levels = 16", "prefix": "prefix = 8", "map": "map = true\nthreshold_bpp = 0.3\ngamma = 0.3"}
+    return RECIPE.format(**words)
 
 
 @pytest.fixture
@@ -124,7 +123,7 @@ def test_another_recipe_does_not_resume(folder):
 
 def test_init_takes_the_leading_part(folder):
     wide = run(folder, recipe_text(), "runs")
-    narrow = recipe_text(steps=0, more=f'start = "random"\ninit = "{wide.as_posix()}"').replace("tiny", "narrow")
+    narrow = recipe_text(steps=0, more=f'start = "random"\ninit = "{wide.as_posix()}"').replace('name = "tiny"', 'name = "narrow"')
     narrow = narrow.replace("n = 64", "n = 32").replace("steps = 4", "steps = 1").replace("lr = 1e-3", "lr = 0.0")
     narrow = narrow.replace("lr = 0.0", "lr = 0.0\nlr_end = 0.0")
     first = trainer.read_checkpoint(run(folder, narrow, "other"))["model"]["code_head.0.weight"]
@@ -144,6 +143,11 @@ def test_init_takes_the_leading_part(folder):
 def test_recipe_errors_name_what_was_found(old, new, message):
     with pytest.raises(ValueError, match=message):
         parse_recipe(recipe_text().replace(old, new))
+
+
+def test_a_map_is_for_li2018_alone():
+    with pytest.raises(ValueError, match="li2018"):
+        parse_recipe(recipe_text("autoencoder").replace('name = "joint"', 'name = "joint"\nmap = true'))
 
 
 def test_shipped_recipes_parse():

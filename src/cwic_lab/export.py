@@ -167,7 +167,8 @@ def fit_tables(network: Any, refs: Sequence[ImageRef], steps: int, seed: int) ->
     code_net = prior.train_context(codes, network.n, network.levels, steps=steps, seed=seed)
     levels = [level for _, level in codes]
     map_net = prior.train_map(levels, network.levels, steps=steps, seed=seed)
-    return prior.export_context(code_net, codes) | prior.export_map(map_net, levels)
+    code_tables = prior.export_context(code_net, codes, network.n, network.levels)
+    return code_tables | prior.export_map(map_net, levels, network.levels)
 
 
 def symbols_of(network: Any, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

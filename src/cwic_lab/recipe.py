@@ -89,6 +89,8 @@ def parse_recipe(text: str) -> Recipe:
         raise ValueError("recipe: at least one [[stage]] is needed")
     table["stages"] = [_build(Stage, stage, "stage") for stage in stages]
     recipe = _build(Recipe, table | {"text": text}, "recipe")
+    if recipe.network.get("kind") != "li2018" and any(stage.map or stage.prefix for stage in recipe.stages):
+        raise ValueError("stage: map and prefix are for networks of kind 'li2018' alone")
     for key, value, allowed in [
         ("source", recipe.source, ("memory", "workers")),
         ("start", recipe.start, ("transform", "random")),

@@ -38,7 +38,8 @@ RANDOM_SHARE, BRANCH_SHARE = 0.1, 0.02
 LEFT = (1.0, 0.363, 0.119, 0.0374, 0.0115)
 STEP = (0.0, 1.596, 0.9957, 0.586, 0.3352)
 SLOPE = (2.0, 3.0, 4.0, 6.0)  # of the sigmoid's argument, for the 1st to 4th bit of a component
-SMALLEST_PREFIX = 6
+SMALLEST_PREFIX = 24
+SMALLEST_VARIANCE = 1e-4  # of a component; smaller ones would only amplify noise
 RIDGE = 1e-3
 
 
@@ -55,7 +56,7 @@ def start_transform(network: Li2018 | Autoencoder, planes: Tensor) -> None:
     blocks = blocks_of(planes)  # [N,192]
     mean = blocks.mean(axis=0)
     variance, vectors = np.linalg.eigh(np.cov(blocks - mean, rowvar=False))
-    variance, vectors = variance[::-1].clip(1e-9), vectors[:, ::-1]  # falling
+    variance, vectors = variance[::-1].clip(SMALLEST_VARIANCE), vectors[:, ::-1]  # falling
     analysis = (vectors / np.sqrt(variance)).T  # [192,192], rows give components of unit variance
     with torch.no_grad():
         for block in network.modules():

@@ -1,0 +1,183 @@
+"""A model directory: manifest, hashes, find by id, load. A published bundle is never changed.
+
+    <id>/model.json      the manifest, its keys listed at MANIFEST_KEYS
+         encoder.onnx    only needed to encode
+         decoder.onnx
+         tables.npz      integer arrays for the entropy coder
+         README.md       how it was trained, on what, with which results
+
+The bundle's hash is the SHA-256 of the manifest without "training", as canonical JSON. The manifest holds the
+SHA-256 of every file, and so the hash stands for all of the bundle that has an effect on bytes or pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cwic.container import MODEL_ID
+from cwic.errors import ModelError, ModelMismatch, ModelNotFound
+
+DEFAULT_MODEL = "li2018-0.30-small"
+PACKAGE_MODELS = Path(__file__).parent / "models"
+MANIFEST = "model.json"
+MANIFEST_FORMAT = 1
+FILES = ("encoder.onnx", "decoder.onnx", "tables.npz")
+KINDS = ("autoencoder", "li2018")
+MANIFEST_KEYS: dict[str, type | tuple[type, ...]] = {
+    "format": int, "id": str, "kind": str, "stride": int, "channels": int, "levels": int,
+    "target_bpp": (int, float), "files": dict, "training": dict,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A bundle whose files have been verified.
+
+    kind: "autoencoder" or "li2018". stride: pixels on a side of one position of the code. channels: n.
+    levels: L, 0 for the autoencoder. hash: 32 bytes. tables: integer arrays by name. training: provenance, free form.
+    """
+
+    path: Path
+    id: str
+    kind: str
+    stride: int
+    channels: int
+    levels: int
+    target_bpp: float
+    hash: bytes
+    tables: dict[str, NDArray[Any]]
+    training: dict[str, Any]
+
+
+def load(model_id: str, models_dir: Path | None = None, hash_prefix: bytes | None = None) -> Bundle:
+    """The bundle with this id, looked for in `models_dir` first and then in the package.
+
+    hash_prefix: the first bytes of the hash it must have, as a file's header gives them. Raises ModelNotFound,
+    ModelMismatch if bundles of this id have another hash, and ModelError for a damaged bundle.
+    """
+    if not MODEL_ID.fullmatch(model_id):  # the id becomes the name of a directory
+        raise ModelNotFound(f"{model_id!r} is no model id: 1 to 64 letters, digits, '.', '_' or '-' are allowed")
+    mismatch = None
+    for folder in _folders(models_dir):
+        path = folder / model_id
+        if not (path / MANIFEST).is_file():
+            continue
+        bundle = load_directory(path)
+        if bundle.id != model_id:
+            raise ModelMismatch(f"{path} holds the model {bundle.id!r}; a bundle's directory is named after its id")
+        if hash_prefix is None or bundle.hash.startswith(hash_prefix):
+            return bundle
+        mismatch = bundle
+    if mismatch is not None and hash_prefix is not None:
+        raise ModelMismatch(
+            f"the file needs the model {model_id!r} with hash {hash_prefix.hex()}..., but {mismatch.path} has "
+            f"{mismatch.hash.hex()[: 2 * len(hash_prefix)]}...; install the version of cwic that wrote the file, "
+            "or pass the directory that holds its bundle"
+        )
+    raise ModelNotFound(
+        f"the model {model_id!r} is not installed (looked in {', '.join(map(str, _folders(models_dir)))}); "
+        "`cwic models` lists what is; upgrade cwic, or pass the directory that holds the bundle"
+    )
+
+
+def available(models_dir: Path | None = None) -> list[Bundle]:
+    """All bundles that load() can find, by id; one in `models_dir` hides one of the same id in the package."""
+    found: dict[str, Bundle] = {}
+    for folder in _folders(models_dir):
+        for manifest in sorted(folder.glob(f"*/{MANIFEST}")):
+            if manifest.parent.name not in found and MODEL_ID.fullmatch(manifest.parent.name):
+                found[manifest.parent.name] = load(manifest.parent.name, folder)
+    return [found[model_id] for model_id in sorted(found)]
+
+
+def load_directory(path: Path) -> Bundle:
+    """The bundle in this directory, whatever the directory's name. Raises ModelError or ModelMismatch."""
+    manifest = _read_manifest(path)
+    contents = {name: _read_verified(path / name, manifest["files"][name]) for name in FILES}
+    return Bundle(
+        path=path, id=manifest["id"], kind=manifest["kind"], stride=manifest["stride"],
+        channels=manifest["channels"], levels=manifest["levels"], target_bpp=float(manifest["target_bpp"]),
+        hash=manifest_hash(manifest), tables=_read_tables(contents["tables.npz"], path / "tables.npz"),
+        training=manifest["training"],
+    )  # fmt: skip
+
+
+def manifest_hash(manifest: Mapping[str, Any]) -> bytes:
+    """SHA-256 (32 bytes) of the manifest without "training": keys sorted, no spaces, ASCII."""
+    named = {key: value for key, value in manifest.items() if key != "training"}
+    return hashlib.sha256(json.dumps(named, sort_keys=True, separators=(",", ":")).encode("ascii")).digest()
+
+
+def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Write model.json into the directory `path`. Raises ModelError if load_directory() would refuse it."""
+    _check_manifest(manifest, path / MANIFEST)
+    (path / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def _folders(models_dir: Path | None) -> list[Path]:
+    return [PACKAGE_MODELS] if models_dir is None else [models_dir, PACKAGE_MODELS]
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path / MANIFEST} cannot be read: {error}") from error
+    _check_manifest(manifest, path / MANIFEST)
+    return manifest  # type: ignore[no-any-return]  # just checked
+
+
+def _check_manifest(manifest: Any, path: Path) -> None:
+    """Raise ModelError unless the manifest has exactly the keys, types and ranges that the codec relies on."""
+    if not isinstance(manifest, Mapping) or set(manifest) != set(MANIFEST_KEYS):
+        found = sorted(manifest) if isinstance(manifest, Mapping) else type(manifest).__name__
+        raise ModelError(f"{path} has {found}; exactly the keys {sorted(MANIFEST_KEYS)} are allowed")
+    for key, kind in MANIFEST_KEYS.items():
+        if not isinstance(manifest[key], kind) or isinstance(manifest[key], bool):
+            raise ModelError(f"{path}: {key} is {manifest[key]!r}, which is of the wrong type")
+    n, levels = manifest["channels"], manifest["levels"]
+    rules = {
+        f"format must be {MANIFEST_FORMAT}": manifest["format"] == MANIFEST_FORMAT,
+        "id must be 1 to 64 letters, digits, '.', '_' or '-'": bool(MODEL_ID.fullmatch(manifest["id"])),
+        f"kind must be one of {KINDS}": manifest["kind"] in KINDS,
+        "stride must be 8": manifest["stride"] == 8,
+        "channels must be 1 to 1024": 1 <= n <= 1024,
+        "levels must be 0 for an autoencoder": manifest["kind"] != "autoencoder" or levels == 0,
+        "levels must be 2 to 256 and divide channels": manifest["kind"] != "li2018"
+        or (2 <= levels <= 256 and n % levels == 0),
+        f"files must give the SHA-256 of {FILES}": set(manifest["files"]) == set(FILES),
+    }
+    for rule, holds in rules.items():
+        if not holds:
+            raise ModelError(f"{path}: {rule}")
+
+
+def _read_verified(path: Path, sha256: Any) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ModelMismatch(f"{path} is not the file its manifest describes; install the bundle again")
+    return content
+
+
+def _read_tables(content: bytes, path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            tables = {name: archive[name] for name in archive.files}
+    except Exception as error:  # zipfile, zlib and numpy each have their own
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    for name, table in tables.items():
+        if table.dtype.kind not in "iu":
+            raise ModelError(f"{path}: {name} is of {table.dtype}; only integer arrays are allowed")
+    return tables

@@ -1,0 +1,97 @@
+"""Symbols and integer probabilities <-> bytes, with constriction's range coder (a queue: first in, first out).
+
+Probabilities are integers over 65536, handed over as float64, which holds them exactly; constriction turns them into
+its own fixed point by the same arithmetic everywhere. The payload is little-endian 32-bit words.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cwic.entropy.tables import PROBABILITY_ONE
+from cwic.errors import Corrupt
+
+
+class BitEncoder:
+    """Codes bits with a probability each."""
+
+    def __init__(self) -> None:
+        import constriction  # here, so that importing cwic stays quick
+
+        self._coder: Any = constriction.stream.queue.RangeEncoder()
+        self._model: Any = constriction.stream.model.Bernoulli(perfect=False)
+
+    def encode(self, bits: NDArray[np.uint8], probability: NDArray[np.uint16]) -> None:
+        """Append bits [N] of 0 or 1; probability [N]: P(bit = 1) times 65536, 1..65535."""
+        self._coder.encode(bits.astype(np.int32), self._model, probability / np.float64(PROBABILITY_ONE))
+
+    def finish(self) -> bytes:
+        """The payload."""
+        return _to_bytes(self._coder.get_compressed())
+
+
+class BitDecoder:
+    """The inverse of BitEncoder. finish() must be called after the last bit."""
+
+    def __init__(self, data: bytes) -> None:
+        """Raises Corrupt for a length that is not a multiple of 4."""
+        import constriction
+
+        self._coder: Any = constriction.stream.queue.RangeDecoder(_to_words(data))
+        self._model: Any = constriction.stream.model.Bernoulli(perfect=False)
+
+    def decode(self, probability: NDArray[np.uint16]) -> NDArray[np.int32]:
+        """The next bits [N], given P(bit = 1) times 65536 for each. Raises Corrupt."""
+        try:
+            bits: NDArray[np.int32] = self._coder.decode(self._model, probability / np.float64(PROBABILITY_ONE))
+        except (AssertionError, ValueError) as error:
+            raise Corrupt(f"code: the coded bits are invalid ({error})") from error
+        return bits
+
+    def finish(self) -> None:
+        """Raise Corrupt if coded bits are left over."""
+        if not self._coder.maybe_exhausted():
+            raise Corrupt("code: bytes are left over after the last symbol")
+
+
+def encode_static(symbols: NDArray[np.uint8], frequencies: NDArray[np.uint32]) -> bytes:
+    """Payload of symbols [n,N], row by row with that row's frequencies [n,256] over 65536."""
+    import constriction
+
+    coder: Any = constriction.stream.queue.RangeEncoder()
+    for row, frequency in zip(symbols, frequencies, strict=True):
+        coder.encode(row.astype(np.int32), _categorical(constriction, frequency))
+    return _to_bytes(coder.get_compressed())
+
+
+def decode_static(data: bytes, count: int, frequencies: NDArray[np.uint32]) -> NDArray[np.uint8]:
+    """The inverse of encode_static: uint8 [n,count]. Raises Corrupt."""
+    import constriction
+
+    coder: Any = constriction.stream.queue.RangeDecoder(_to_words(data))
+    rows = []
+    try:
+        for frequency in frequencies:
+            rows.append(coder.decode(_categorical(constriction, frequency), count).astype(np.uint8))
+    except (AssertionError, ValueError) as error:
+        raise Corrupt(f"code: the coded symbols are invalid ({error})") from error
+    if not coder.maybe_exhausted():
+        raise Corrupt("code: bytes are left over after the last symbol")
+    return np.stack(rows)
+
+
+def _categorical(constriction: Any, frequency: NDArray[np.uint32]) -> Any:
+    return constriction.stream.model.Categorical(frequency / np.float64(PROBABILITY_ONE), perfect=False)
+
+
+def _to_bytes(words: NDArray[np.uint32]) -> bytes:
+    return words.astype("<u4").tobytes()
+
+
+def _to_words(data: bytes) -> NDArray[np.uint32]:
+    if len(data) % 4:
+        raise Corrupt(f"code: found {len(data)} bytes; a multiple of 4 is allowed")
+    return np.frombuffer(data, dtype="<u4").astype(np.uint32)

@@ -1,0 +1,75 @@
+"""The integer tables of a bundle: what they are called, their shapes and ranges, and the check that they are exact.
+
+For prefix P in "code", "map" (context networks; H hidden units, planes n or the map's bit planes, Q levels or 1):
+
+    P_weight1   int8  [H, 87]      P_bias_plane  int16 [planes, H]     P_bias_level  int16 [Q, H]
+    P_weight2   int8  [H, H]       P_bias2       int32 [H]
+    P_weight3   int8  [H]          P_bias3       int32 [1]
+    P_probability  uint16 [256]    P(bit = 1) times 65536 for each index, 1..65535
+
+and for the plain autoencoder: static  uint32 [n, 256], frequencies, each at least 1, summing to 65536 a row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cwic.errors import ModelError
+
+CONTEXT_SIZE = 87
+N_INDICES = 256
+PROBABILITY_ONE = 65536
+EXACT = 2**24  # float32 holds every integer up to this
+ACTIVATION_MAX = 127
+
+Tables = dict[str, NDArray[Any]]
+
+
+def check_context_tables(tables: Tables, prefix: str, n_planes: int, n_levels: int) -> None:
+    """Raise ModelError naming the table unless the context network is complete and its sums stay exact in float32."""
+    hidden = len(_table(tables, f"{prefix}_bias2", np.int32))
+    shapes: dict[str, tuple[type, tuple[int, ...]]] = {
+        "weight1": (np.int8, (hidden, CONTEXT_SIZE)),
+        "bias_plane": (np.int16, (n_planes, hidden)),
+        "bias_level": (np.int16, (n_levels, hidden)),
+        "weight2": (np.int8, (hidden, hidden)),
+        "bias2": (np.int32, (hidden,)),
+        "weight3": (np.int8, (hidden,)),
+        "bias3": (np.int32, (1,)),
+        "probability": (np.uint16, (N_INDICES,)),
+    }
+    found = {name: _table(tables, f"{prefix}_{name}", dtype) for name, (dtype, _) in shapes.items()}
+    for name, (_, shape) in shapes.items():
+        if found[name].shape != shape:
+            raise ModelError(f"tables: {prefix}_{name} has shape {found[name].shape}; {shape} is needed")
+    if found["probability"].min() < 1:
+        raise ModelError(f"tables: {prefix}_probability holds 0; 1 to 65535 is allowed")
+    wide = {name: np.abs(table.astype(np.int64)) for name, table in found.items()}
+    sums = {
+        "weight1": wide["weight1"].sum(axis=1) + wide["bias_plane"].max(axis=0) + wide["bias_level"].max(axis=0),
+        "weight2": wide["weight2"].sum(axis=1) * ACTIVATION_MAX + wide["bias2"],
+        "weight3": wide["weight3"].sum() * ACTIVATION_MAX + wide["bias3"],
+    }
+    for name, largest in sums.items():
+        if np.max(largest) >= EXACT:
+            raise ModelError(f"tables: a sum of {prefix}_{name} can reach {np.max(largest)}; below {EXACT} is exact")
+
+
+def check_static_tables(tables: Tables, n: int) -> None:
+    """Raise ModelError unless `static` is uint32 [n,256] with every entry at least 1 and rows summing to 65536."""
+    static = _table(tables, "static", np.uint32)
+    if static.shape != (n, 256):
+        raise ModelError(f"tables: static has shape {static.shape}; {(n, 256)} is needed")
+    if static.min() < 1 or (static.sum(axis=1, dtype=np.int64) != PROBABILITY_ONE).any():
+        raise ModelError(f"tables: static must hold frequencies of at least 1 that sum to {PROBABILITY_ONE} a row")
+
+
+def _table(tables: Tables, name: str, dtype: type) -> NDArray[Any]:
+    if name not in tables:
+        raise ModelError(f"tables: {name} is missing; found {', '.join(sorted(tables)) or 'nothing'}")
+    if tables[name].dtype != dtype:
+        raise ModelError(f"tables: {name} is {tables[name].dtype}; {np.dtype(dtype)} is needed")
+    return tables[name]

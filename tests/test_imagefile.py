@@ -1,0 +1,148 @@
+"""Image files: what is read, what is refused and how it is named, and writing that leaves no half files."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cwic import imagefile
+from cwic.errors import UnsupportedImage
+
+RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+GREY = RGB[:, :, 0]
+
+
+def png(bit_depth: int, colour_type: int, row: bytes, extra: bytes = b"") -> bytes:
+    """A PNG of 1 x 1, written here because Pillow cannot write every kind."""
+
+    def block(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = block(b"IHDR", struct.pack(">IIBBBBB", 1, 1, bit_depth, colour_type, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + extra + block(b"IDAT", zlib.compress(b"\0" + row)) + block(b"IEND", b"")
+
+
+@pytest.mark.parametrize("image", [RGB, np.ascontiguousarray(GREY)], ids=["RGB", "grey"])
+@pytest.mark.parametrize("suffix", [".png", ".PNG", ".tif", ".bmp", ".webp", ".ppm"])
+def test_write_then_read(tmp_path: Path, image: np.ndarray, suffix: str) -> None:
+    path = tmp_path / ("picture" + suffix)
+    imagefile.write_image(path, image)
+    returned = imagefile.read_image(path)
+    if suffix == ".webp" and image.ndim == 2:  # WebP has no grey: three equal channels
+        returned = returned[:, :, 1]
+    assert returned.dtype == np.uint8
+    np.testing.assert_array_equal(returned, image)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_jpeg_is_written_close_to_the_pixels(tmp_path: Path) -> None:
+    ramp = np.repeat(np.linspace(0, 255, 64).astype(np.uint8)[np.newaxis], 64, axis=0)
+    imagefile.write_image(tmp_path / "a.jpg", ramp)
+    assert np.abs(imagefile.read_image(tmp_path / "a.jpg").astype(int) - ramp).max() <= 4
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1", "CMYK", "I;16", "I", "F", "YCbCr"])
+def test_other_modes_are_refused_by_name(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / ("a.png" if mode in ("RGBA", "LA", "P", "1", "I;16") else "a.tif")
+    Image.new(mode, (4, 4)).save(path)
+    with pytest.raises(UnsupportedImage, match=f"holds mode {mode}.*allowed are 8-bit RGB"):
+        imagefile.read_image(path)
+
+
+def test_16_bits_are_refused_where_pillow_would_cut_them(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png(16, 2, b"\x12\x34" * 3))
+    with pytest.raises(UnsupportedImage, match="mode RGB with more than 8 bits"):
+        imagefile.read_image(path)
+    path = tmp_path / "a.ppm"
+    path.write_bytes(b"P6 1 1 65535\n" + b"\x12\x34" * 3)
+    with pytest.raises(UnsupportedImage, match="mode RGB with more than 8 bits"):
+        imagefile.read_image(path)
+
+
+def test_the_same_png_with_8_bits_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png(8, 2, b"\x12\x34\x56"))
+    assert imagefile.read_image(path).tolist() == [[[0x12, 0x34, 0x56]]]
+
+
+def test_a_transparent_colour_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(RGB).save(tmp_path / "a.png", transparency=(1, 2, 3))
+    with pytest.raises(UnsupportedImage, match="mode RGB with a transparent colour"):
+        imagefile.read_image(tmp_path / "a.png")
+
+
+def test_an_animation_is_refused(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
+    with pytest.raises(UnsupportedImage, match="an animation of 2 pictures"):
+        imagefile.read_image(tmp_path / "a.png")
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    Image.fromarray(RGB).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(imagefile.read_image(tmp_path / "a.png"), np.rot90(RGB, -1))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data", "ignore:Truncated File Read")
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+def test_broken_files_are_unsupported_and_nothing_else(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / ("a" + suffix)
+    imagefile.write_image(path, RGB)
+    data = path.read_bytes()
+    for length in range(0, len(data) - 20, 7):
+        path.write_bytes(data[:length])
+        try:
+            imagefile.read_image(path)  # some formats are complete before their last byte
+        except UnsupportedImage as error:
+            assert str(path) in str(error)
+
+
+def test_a_truncated_png_and_a_text_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    imagefile.write_image(path, RGB)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(UnsupportedImage, match="cannot be read as an image"):
+        imagefile.read_image(path)
+    path.write_text("not a picture")
+    with pytest.raises(UnsupportedImage, match="not an image that Pillow knows"):
+        imagefile.read_image(path)
+
+
+def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        imagefile.read_image(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("name", ["a", "a.cwic", "a.xyz"])
+def test_a_suffix_without_a_writer_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UnsupportedImage, match=r"use \.png"):
+        imagefile.write_image(tmp_path / name, RGB)
+
+
+def test_only_rgb_and_grey_pixels_are_written(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedImage, match="shape"):
+        imagefile.write_image(tmp_path / "a.png", np.zeros((4, 4, 4), np.uint8))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_write_bytes_replaces_whole_files_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.cwic"
+    imagefile.write_bytes(path, b"first")
+    imagefile.write_bytes(path, b"second")
+    assert path.read_bytes() == b"second"
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(imagefile.os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        imagefile.write_bytes(path, b"third")
+    assert path.read_bytes() == b"second" and [p.name for p in tmp_path.iterdir()] == ["a.cwic"]
