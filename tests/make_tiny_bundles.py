@@ -2,8 +2,8 @@
 
     python tests/make_tiny_bundles.py DIRECTORY
 
-The ones in tests/data/bundles are kept: the files in tests/conformance name them by hash. A test runs this script
-into a temporary directory and compares, so that it does not rot.
+The ones in tests/data/bundles are kept: the files in tests/conformance name them by hash. A test runs this
+script into a temporary directory and compares, so that it does not rot.
 """
 
 from __future__ import annotations
@@ -40,8 +40,10 @@ class Graph:
         self.last = to
         return self
 
-    def convolution(self, n_in: int, n_out: int, kernel: int, gain: float, *, stride: int = 1, pad: int = 0) -> Graph:
-        """Append a convolution of random weights; gain: of its weights, relative to one that keeps the variance."""
+    def convolution(
+        self, n_in: int, n_out: int, kernel: int, gain: float, *, stride: int = 1, pad: int = 0
+    ) -> Graph:
+        """Append a convolution of random weights; gain: 1 about keeps the spread of the values."""
         name = f"kernel{len(self._nodes)}"
         spread = gain / np.sqrt(n_in * kernel * kernel)
         weights = (self._random.uniform(-1, 1, (n_out, n_in, kernel, kernel)) * spread).astype(np.float32)
@@ -52,17 +54,21 @@ class Graph:
         """outputs: channels of each by name."""
         made = [_float_value(name, channels) for name, channels in outputs.items()]
         graph = helper.make_graph(self._nodes, path.stem, [self._given], made, self._weights)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
+        )
         onnx.checker.check_model(model, full_check=True)
         path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def _float_value(name: str, channels: int) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, f"{name}_height", f"{name}_width"])
+    return helper.make_tensor_value_info(
+        name, TensorProto.FLOAT, [1, channels, f"{name}_height", f"{name}_width"]
+    )
 
 
 def write_graphs(path: Path, n: int, with_importance: bool) -> None:
-    """encoder.onnx: 4x4 stride 4, ReLU, 2x2 stride 2, sigmoid. decoder.onnx: 3x3, ReLU, 1x1, depth to space by 8."""
+    """encoder.onnx: 4x4 by 4, ReLU, 2x2 by 2, sigmoid. decoder.onnx: 3x3, ReLU, 1x1, depth to space by 8."""
     encoder = Graph("planes", 3, seed=n)
     encoder.convolution(3, 6, 4, 6, stride=4).layer("Relu", "features")
     encoder.convolution(6, n, 2, 6, stride=2).layer("Sigmoid", "latents")
@@ -74,7 +80,9 @@ def write_graphs(path: Path, n: int, with_importance: bool) -> None:
     encoder.write(path / "encoder.onnx", outputs)
     decoder = Graph("latents", n, seed=100 + n)
     decoder.convolution(n, 4, 3, 2, pad=1).layer("Relu").convolution(4, 3 * 64, 1, 1)
-    decoder.layer("DepthToSpace", "planes", blocksize=8, mode="CRD").write(path / "decoder.onnx", {"planes": 3})
+    decoder.layer("DepthToSpace", "planes", blocksize=8, mode="CRD").write(
+        path / "decoder.onnx", {"planes": 3}
+    )
 
 
 def make_bundle(directory: Path, described: dict[str, object], tables: dict[str, np.ndarray]) -> Path:
@@ -87,13 +95,46 @@ def make_bundle(directory: Path, described: dict[str, object], tables: dict[str,
         "format": 1, "stride": 8, "target_bpp": 1.0, "training": {"note": "random weights, for tests only"},
         "files": {name: hashlib.sha256((path / name).read_bytes()).hexdigest() for name in bundle.FILES},
     })  # fmt: skip
-    (path / "README.md").write_text(f"# {described['id']}\n\nRandom weights, for tests: see make_tiny_bundles.py.\n")
+    (path / "README.md").write_text(
+        f"# {described['id']}\n\nRandom weights, for tests: see make_tiny_bundles.py.\n"
+    )
     return path
+
+
+def static_tables() -> dict[str, np.ndarray]:
+    """Frequencies of 256 symbols for each channel, a row summing to 65536: a wide bump, at least 1."""
+    symbol = np.arange(256)
+    rows = []
+    for centre in (160, 128, 90):
+        weights = np.maximum(128 - np.abs(symbol - centre), 0) ** 2
+        row = 1 + weights * (65536 - 256) // weights.sum()
+        row[centre] += 65536 - row.sum()
+        rows.append(row)
+    return {"static": np.array(rows, np.uint32)}
+
+
+def context_tables(n: int, levels: int) -> dict[str, np.ndarray]:
+    """Context networks of 4 hidden units for the code (n planes) and for the map (its bit planes)."""
+    random = np.random.RandomState(7)
+    n_hidden, context = 4, 87
+    tables: dict[str, np.ndarray] = {}
+    for prefix, n_planes, n_levels in (("code", n, levels), ("map", (levels - 1).bit_length(), 1)):
+        tables |= {
+            f"{prefix}_weight1": random.randint(-20, 21, (n_hidden, context)).astype(np.int8),
+            f"{prefix}_bias_plane": random.randint(-50, 150, (n_planes, n_hidden)).astype(np.int16),
+            f"{prefix}_bias_level": random.randint(-50, 50, (n_levels, n_hidden)).astype(np.int16),
+            f"{prefix}_weight2": random.randint(-60, 61, (n_hidden, n_hidden)).astype(np.int8),
+            f"{prefix}_bias2": random.randint(0, 3000, n_hidden).astype(np.int32),
+            f"{prefix}_weight3": random.randint(-60, 61, n_hidden).astype(np.int8),
+            f"{prefix}_bias3": random.randint(-2000, 2000, 1).astype(np.int32),
+            f"{prefix}_probability": np.linspace(2000, 63536, 256).astype(np.uint16),
+        }
+    return tables
 
 
 def main(directory: Path) -> None:
     make_bundle(directory, AUTOENCODER, static_tables())
-    make_bundle(directory, LI2018, context_tables())
+    make_bundle(directory, LI2018, context_tables(n=8, levels=4))
 
 
 if __name__ == "__main__":

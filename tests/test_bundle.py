@@ -60,7 +60,9 @@ def test_the_hash_covers_all_but_the_training(copied: Path) -> None:
 def test_load_by_hash(copied: Path) -> None:
     wanted = bundle.load_directory(copied).hash
     assert bundle.load("tiny-li2018", copied.parent, wanted[:8]).path == copied
-    with pytest.raises(ModelMismatch, match="needs the model 'tiny-li2018' with hash 0000000000000000.*install"):
+    with pytest.raises(
+        ModelMismatch, match=r"needs the model 'tiny-li2018' with hash 0000000000000000.*install"
+    ):
         bundle.load("tiny-li2018", copied.parent, bytes(8))
 
 
@@ -74,19 +76,24 @@ def test_the_package_is_searched_after_the_directory(copied: Path, monkeypatch: 
     assert bundle.load("tiny-li2018", copied.parent, packaged.hash[:8]).path.parent == BUNDLES
     assert bundle.load("tiny-autoencoder", copied.parent).path.parent == BUNDLES
     found = bundle.available(copied.parent)
-    assert [(b.id, b.path.parent) for b in found] == [("tiny-autoencoder", BUNDLES), ("tiny-li2018", copied.parent)]
+    assert [(b.id, b.path.parent) for b in found] == [
+        ("tiny-autoencoder", BUNDLES),
+        ("tiny-li2018", copied.parent),
+    ]
 
 
-@pytest.mark.parametrize("model_id", ["none", "", "..", "../bundles/tiny-li2018", "/etc", "a\\b", "tiny-li2018\n"])
+@pytest.mark.parametrize(
+    "model_id", ["none", "", "..", "../bundles/tiny-li2018", "/etc", "a\\b", "tiny-li2018\n"]
+)
 def test_not_found(model_id: str) -> None:
-    with pytest.raises(ModelNotFound, match="is not installed|is no model id"):
+    with pytest.raises(ModelNotFound, match=r"is not installed|is no model id"):
         bundle.load(model_id, BUNDLES)
 
 
 def test_a_directory_of_another_name(copied: Path) -> None:
     moved = copied.rename(copied.with_name("renamed"))
     assert bundle.load_directory(moved).id == "tiny-li2018"
-    with pytest.raises(ModelMismatch, match="holds the model 'tiny-li2018'; .* named after its id"):
+    with pytest.raises(ModelMismatch, match=r"holds the model 'tiny-li2018'; .* named after its id"):
         bundle.load("renamed", moved.parent)
 
 

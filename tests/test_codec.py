@@ -100,13 +100,19 @@ def test_importance_map_is_the_encoders() -> None:
         codec.importance_map(encode(image, "tiny-autoencoder"), models_dir=BUNDLES)
 
 
-def test_bits_per_block_add_up_to_the_chunks(small: bytes) -> None:
-    bits = codec.bits_per_block(small, models_dir=BUNDLES)
-    assert bits.shape == (2, 3) and bits.dtype == np.float32
-    assert bits.sum() == pytest.approx(8 * sum(cwic.inspect(small).chunks.values()), rel=1e-5)
-    if cwic.inspect(small).model_id == "tiny-li2018":
-        levels = codec.importance_map(small, models_dir=BUNDLES)
-        assert bits[levels == levels.max()].min() > bits[levels == levels.min()].max()
+@pytest.mark.parametrize("model", MODELS)
+def test_bits_per_block_add_up_to_the_chunks(model: str) -> None:
+    data = encode(picture(64, 96, 3), model)
+    bits = codec.bits_per_block(data, models_dir=BUNDLES)
+    assert bits.shape == (8, 12)
+    assert bits.min() > 0
+    chunks = cwic.inspect(data).chunks
+    spent = 8 * sum(chunks.values())
+    assert spent - 64 * len(chunks) <= bits.sum() <= spent  # the coder ends with one or two words of 32 bits
+    assert bits.sum() > 0.7 * spent
+    if model == "tiny-li2018":
+        levels = codec.importance_map(data, models_dir=BUNDLES)
+        assert bits[levels == 3].mean() > bits[levels == 0].mean() + 1
 
 
 def test_every_flipped_byte_is_named(small: bytes) -> None:
@@ -133,7 +139,7 @@ def test_appended_bytes_are_named(small: bytes, extra: bytes) -> None:
 
 
 def repacked(data: bytes, **changes: object) -> bytes:
-    """The file with fields of its header or payloads (IMAP=, CODE=) changed, and every CRC made right again."""
+    """The file with header fields or payloads (IMAP=, CODE=) changed, and every CRC made right again."""
     header, chunks = container.unpack(data)
     chunks |= {kind: changes.pop(kind) for kind in ("IMAP", "CODE") if kind in changes}  # type: ignore[misc]
     return container.pack(
@@ -142,24 +148,30 @@ def repacked(data: bytes, **changes: object) -> bytes:
     )
 
 
-def test_damage_behind_right_chunk_crcs_is_named(small: bytes) -> None:
+def test_damage_behind_right_crcs_never_gives_another_picture(small: bytes) -> None:
     """Payloads that a hostile writer, or one with a bug, could have put there."""
     _, chunks = container.unpack(small)
+    picture = decode(small)
     random = np.random.default_rng(1)
+    n_refused = 0
     for kind, payload in chunks.items():
-        others = [b"", payload[:-1], payload[1:], payload + b"\0", payload + payload, bytes(len(payload))]
-        others += [random.bytes(int(n)) for n in random.integers(0, 2 * len(payload) + 8, 60)]
+        others = [b"", payload[:-1], payload[1:], payload + bytes(4), payload + payload, bytes(len(payload))]
+        others += [random.bytes(4 * int(n)) for n in random.integers(0, len(payload) // 2 + 2, 60)]
         for position in range(len(payload)):
             flipped = bytearray(payload)
             flipped[position] ^= 1 << int(random.integers(8))
             others.append(bytes(flipped))
         for other in others:
-            if other != payload:
-                with pytest.raises(errors.Corrupt):
-                    decode(repacked(small, **{kind: other}))
+            try:  # the coder's last word has some freedom: another one may stand for the same symbols
+                np.testing.assert_array_equal(decode(repacked(small, **{kind: other})), picture)
+            except errors.Corrupt:
+                n_refused += 1
+    assert n_refused > 100
 
 
-def test_other_symbols_than_the_encoders_are_never_shown(small: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_symbols_than_the_encoders_are_never_shown(
+    small: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     crc = container.unpack(small)[0].symbols_crc
     monkeypatch.setattr(codec, "Networks", None)  # so that a synthesis would be a TypeError
     with pytest.raises(errors.Corrupt, match="decoded symbols have the CRC"):
@@ -167,18 +179,11 @@ def test_other_symbols_than_the_encoders_are_never_shown(small: bytes, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("width", "height"), [(1, 1), (17, 8), (8, 17), (24, 16), (25, 9), (17, 17), (65_535, 1), (1, 65_535), (900, 900)]
+    ("width", "height"), [(1, 1), (17, 8), (8, 17), (25, 9), (17, 17), (65_535, 1), (1, 65_535), (900, 900)]
 )
 def test_another_size_in_the_header_is_named(small: bytes, width: int, height: int) -> None:
-    with pytest.raises(errors.Corrupt) if (width, height) != (24, 16) else _same_blocks():
+    with pytest.raises(errors.Corrupt):
         decode(repacked(small, width=width, height=height))
-
-
-class _same_blocks:  # noqa: N801
-    """24 x 16 has the same 3 x 2 blocks as 17 x 9: a picture of the same symbols, cropped otherwise."""
-
-    def __enter__(self) -> None: ...
-    def __exit__(self, *_: object) -> None: ...
 
 
 def test_chunks_of_the_other_kind_are_named() -> None:
@@ -189,9 +194,22 @@ def test_chunks_of_the_other_kind_are_named() -> None:
         decode(repacked(mapped, IMAP=None))
 
 
+def test_a_code_without_a_kept_bit_is_empty() -> None:
+    levels, bits = np.zeros((2, 3), np.uint8), np.zeros((8, 2, 3), np.uint8)
+    loaded = bundle.load("tiny-li2018", BUNDLES)
+    empty = codec.Symbols(bits, levels)
+    header = container.Header(17, 9, 3, loaded.id, loaded.hash[:8], empty.crc())
+    chunks = codec._encode_symbols(empty, loaded)
+    assert chunks[1].payload == b""
+    assert decode(container.pack(header, chunks)).shape == (9, 17, 3)
+    for junk in (bytes(4), b"junk", bytes(8)):
+        with pytest.raises(errors.Corrupt):
+            decode(container.pack(header, [chunks[0], Chunk("CODE", junk)]))
+
+
 def test_a_chunk_that_may_be_skipped_is(small: bytes) -> None:
     header, chunks = container.unpack(small)
-    data = container.pack(header, [Chunk("note", b""), *(Chunk(*item) for item in chunks.items())][1:])
+    data = container.pack(header, [Chunk("nOTE", b"?"), *(Chunk(*item) for item in chunks.items())])
     np.testing.assert_array_equal(decode(data), decode(small))
 
 
@@ -211,11 +229,6 @@ def test_a_missing_or_another_model_is_named(small: bytes) -> None:
 def test_other_images_are_refused_before_anything_is_loaded(image: np.ndarray) -> None:
     with pytest.raises(errors.UnsupportedImage, match="allowed"):
         cwic.encode(image, model="unheard-of")
-
-
-def test_bytes_like_data_is_accepted(small: bytes) -> None:
-    np.testing.assert_array_equal(decode(bytearray(small)), decode(small))  # type: ignore[arg-type]
-    assert cwic.inspect(memoryview(small)) == cwic.inspect(small)  # type: ignore[arg-type]
 
 
 def test_the_symbols_crc_is_the_formats(small: bytes) -> None:

@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 from cwic import container, errors
 from cwic.container import Chunk, Header
 
-HEADER = Header(width=2, height=1, colours=3, model_id="m", model_hash=b"\1\2\3\4\5\6\7\x08", symbols_crc=0xAABBCCDD)
+HEADER = Header(
+    width=2, height=1, colours=3, model_id="m", model_hash=b"\1\2\3\4\5\6\7\x08", symbols_crc=0xAABBCCDD
+)
 
 # The smallest useful file, byte by byte, so that the layout cannot change unnoticed.
 FIXED = (
     b"CWIC" b"\x01" b"\x03" b"\x02\x00\x00\x00" b"\x01\x00\x00\x00" b"\x01\x02\x03\x04\x05\x06\x07\x08"
     b"\xdd\xcc\xbb\xaa" b"\x01" b"\x01" b"m"
 )  # fmt: skip
-FILE = FIXED + b"\xfc\xab\xb4\xba" + b"CODE" b"\x02\x00\x00\x00" b"hi" b"\x92\x17\x4a\xf8"
+FILE = FIXED + b"\xfc\xab\xb4\xba" + b"CODE\x02\x00\x00\x00hi\x92\x17\x4a\xf8"
 
 
 def with_crc(data: bytes) -> bytes:
@@ -50,7 +52,7 @@ def test_not_cwic() -> None:
 
 
 def test_unsupported_version() -> None:
-    with pytest.raises(errors.UnsupportedVersion, match="version 2.*reads version 1"):
+    with pytest.raises(errors.UnsupportedVersion, match=r"version 2.*reads version 1"):
         container.unpack(b"CWIC\x02")
 
 
@@ -162,7 +164,13 @@ def test_every_truncation_and_every_flipped_bit_is_noticed() -> None:
     symbols_crc=st.integers(0, 2**32 - 1), payloads=st.lists(st.binary(max_size=40), min_size=1, max_size=2),
 )  # fmt: skip
 def test_unpack_inverts_pack(
-    width: int, height: int, colours: int, model_id: str, model_hash: bytes, symbols_crc: int, payloads: list[bytes]
+    width: int,
+    height: int,
+    colours: int,
+    model_id: str,
+    model_hash: bytes,
+    symbols_crc: int,
+    payloads: list[bytes],
 ) -> None:
     written = Header(width, height, colours, model_id, model_hash, symbols_crc)
     chunks = [Chunk(kind, payload) for kind, payload in zip(("IMAP", "CODE"), payloads, strict=False)]

@@ -17,14 +17,14 @@ RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
 GREY = RGB[:, :, 0]
 
 
-def png(bit_depth: int, colour_type: int, row: bytes, extra: bytes = b"") -> bytes:
-    """A PNG of 1 x 1, written here because Pillow cannot write every kind."""
+def png(bit_depth: int, colour_type: int, row: bytes, size: tuple[int, int] = (1, 1)) -> bytes:
+    """A PNG with one row of pixels, written here because Pillow cannot write every kind."""
 
     def block(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    head = block(b"IHDR", struct.pack(">IIBBBBB", 1, 1, bit_depth, colour_type, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + extra + block(b"IDAT", zlib.compress(b"\0" + row)) + block(b"IEND", b"")
+    head = block(b"IHDR", struct.pack(">IIBBBBB", *size, bit_depth, colour_type, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + block(b"IDAT", zlib.compress(b"\0" + row)) + block(b"IEND", b"")
 
 
 @pytest.mark.parametrize("image", [RGB, np.ascontiguousarray(GREY)], ids=["RGB", "grey"])
@@ -69,6 +69,15 @@ def test_the_same_png_with_8_bits_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png(8, 2, b"\x12\x34\x56"))
     assert imagefile.read_image(path).tolist() == [[[0x12, 0x34, 0x56]]]
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_huge_picture_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    for size in ((8193, 8192), (65_536, 1), (100_000, 100_000)):
+        path.write_bytes(png(8, 2, b"\0\0\0", size))
+        with pytest.raises(UnsupportedImage, match="pixels"):
+            imagefile.read_image(path)
 
 
 def test_a_transparent_colour_is_refused(tmp_path: Path) -> None:

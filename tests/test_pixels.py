@@ -50,7 +50,17 @@ def test_padding_repeats_the_last_row_and_column() -> None:
 
 @pytest.mark.parametrize(
     ("level", "pixel"),
-    [(-1e9, 0), (-0.51, 0), (0.49, 0), (0.5, 1), (1.5, 2), (127.5, 128), (254.49, 254), (254.5, 255), (256, 255)],
+    [
+        (-1e9, 0),
+        (-0.51, 0),
+        (0.49, 0),
+        (0.5, 1),
+        (1.5, 2),
+        (127.5, 128),
+        (254.49, 254),
+        (254.5, 255),
+        (256, 255),
+    ],
 )
 def test_halves_go_up_and_the_rest_is_clipped(level: float, pixel: int) -> None:
     planes = np.full((3, 8, 8), (level - 127.5) / 127.5, np.float32)

@@ -36,7 +36,8 @@ def test_all_errors_are_public_and_in_the_tree() -> None:
         "FormatError", "NotCwic", "UnsupportedVersion", "Truncated", "Corrupt", "LimitExceeded",
     }  # fmt: skip
     assert {name for name in classes if issubclass(getattr(errors, name), ValueError)} == {
-        "FormatError", "NotCwic", "UnsupportedVersion", "Truncated", "Corrupt", "LimitExceeded", "UnsupportedImage",
+        "FormatError", "NotCwic", "UnsupportedVersion", "Truncated", "Corrupt", "LimitExceeded",
+        "UnsupportedImage",
     }  # fmt: skip
     assert all((getattr(errors, name).__doc__ or "").strip() for name in classes)
 

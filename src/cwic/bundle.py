@@ -43,7 +43,8 @@ class Bundle:
     """A bundle whose files have been verified.
 
     kind: "autoencoder" or "li2018". stride: pixels on a side of one position of the code. channels: n.
-    levels: L, 0 for the autoencoder. hash: 32 bytes. tables: integer arrays by name. training: provenance, free form.
+    levels: L, 0 for the autoencoder. hash: 32 bytes. tables: integer arrays by name. training: provenance,
+    free form.
     """
 
     path: Path
@@ -61,11 +62,13 @@ class Bundle:
 def load(model_id: str, models_dir: Path | None = None, hash_prefix: bytes | None = None) -> Bundle:
     """The bundle with this id, looked for in `models_dir` first and then in the package.
 
-    hash_prefix: the first bytes of the hash it must have, as a file's header gives them. Raises ModelNotFound,
-    ModelMismatch if bundles of this id have another hash, and ModelError for a damaged bundle.
+    hash_prefix: the first bytes of the hash it must have, as a file's header gives them. Raises
+    ModelNotFound, ModelMismatch if bundles of this id have another hash, and ModelError for a damaged bundle.
     """
     if not MODEL_ID.fullmatch(model_id):  # the id becomes the name of a directory
-        raise ModelNotFound(f"{model_id!r} is no model id: 1 to 64 letters, digits, '.', '_' or '-' are allowed")
+        raise ModelNotFound(
+            f"{model_id!r} is no model id: 1 to 64 letters, digits, '.', '_' or '-' are allowed"
+        )
     mismatch = None
     for folder in _folders(models_dir):
         path = folder / model_id
@@ -73,15 +76,17 @@ def load(model_id: str, models_dir: Path | None = None, hash_prefix: bytes | Non
             continue
         bundle = load_directory(path)
         if bundle.id != model_id:
-            raise ModelMismatch(f"{path} holds the model {bundle.id!r}; a bundle's directory is named after its id")
+            raise ModelMismatch(
+                f"{path} holds the model {bundle.id!r}; a bundle's directory is named after its id"
+            )
         if hash_prefix is None or bundle.hash.startswith(hash_prefix):
             return bundle
         mismatch = bundle
     if mismatch is not None and hash_prefix is not None:
         raise ModelMismatch(
-            f"the file needs the model {model_id!r} with hash {hash_prefix.hex()}..., but {mismatch.path} has "
-            f"{mismatch.hash.hex()[: 2 * len(hash_prefix)]}...; install the version of cwic that wrote the file, "
-            "or pass the directory that holds its bundle"
+            f"the file needs the model {model_id!r} with hash {hash_prefix.hex()}..., "
+            f"but {mismatch.path} has {mismatch.hash[: len(hash_prefix)].hex()}...; "
+            "install the version of cwic that wrote the file, or pass the directory that holds its bundle"
         )
     raise ModelNotFound(
         f"the model {model_id!r} is not installed (looked in {', '.join(map(str, _folders(models_dir)))}); "
@@ -90,7 +95,7 @@ def load(model_id: str, models_dir: Path | None = None, hash_prefix: bytes | Non
 
 
 def available(models_dir: Path | None = None) -> list[Bundle]:
-    """All bundles that load() can find, by id; one in `models_dir` hides one of the same id in the package."""
+    """All bundles that load() can find, by id; one in `models_dir` hides its namesake in the package."""
     found: dict[str, Bundle] = {}
     for folder in _folders(models_dir):
         for manifest in sorted(folder.glob(f"*/{MANIFEST}")):
@@ -137,7 +142,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _check_manifest(manifest: Any, path: Path) -> None:
-    """Raise ModelError unless the manifest has exactly the keys, types and ranges that the codec relies on."""
+    """Raise ModelError unless the manifest has exactly the keys, types and ranges the codec relies on."""
     if not isinstance(manifest, Mapping) or set(manifest) != set(MANIFEST_KEYS):
         found = sorted(manifest) if isinstance(manifest, Mapping) else type(manifest).__name__
         raise ModelError(f"{path} has {found}; exactly the keys {sorted(MANIFEST_KEYS)} are allowed")

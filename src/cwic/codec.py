@@ -3,8 +3,8 @@
     encode   to_planes -> analysis -> quantize or binarize -> entropy.encode -> pack
     decode   from_planes <- synthesis <- dequantize or code_to_latents <- entropy.decode <- unpack
 
-Everything from symbols to bytes is integers and exact; a decoder that gets other symbols than the encoder had says
-so (the header holds their CRC) and shows nothing.
+Everything from symbols to bytes is integers and exact; a decoder that gets other symbols than the encoder had
+says so (the header holds their CRC) and shows nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from cwic import bundle, container, pixels, symbols
 from cwic.bundle import DEFAULT_MODEL, Bundle
 from cwic.container import CODE, IMAP, Chunk, Header
 from cwic.entropy import code as entropy
+from cwic.entropy import cost
 from cwic.errors import Corrupt, ModelError
 from cwic.networks import Networks
 
@@ -28,8 +29,8 @@ from cwic.networks import Networks
 class Info:
     """What inspect() tells of a file.
 
-    model_hash: the first 8 bytes of the hash of the bundle needed, in hexadecimal. chunks: payload bytes by kind.
-    n_bytes: of the whole file. bits_per_pixel: 8 n_bytes / (width height).
+    model_hash: the first 8 bytes of the hash of the bundle needed, in hexadecimal. chunks: payload bytes by
+    kind. n_bytes: of the whole file. bits_per_pixel: 8 n_bytes / (width height).
     """
 
     version: int
@@ -63,8 +64,8 @@ class Symbols:
 def encode(image: NDArray[np.uint8], *, model: str = DEFAULT_MODEL, models_dir: Path | None = None) -> bytes:
     """Pixels to the bytes of a complete .cwic file.
 
-    image: uint8 [H,W,3], sRGB, or [H,W], grey; rows from the top. model: id of a bundle, looked for in models_dir
-    first and then in the package. Raises UnsupportedImage, ModelError.
+    image: uint8 [H,W,3], sRGB, or [H,W], grey; rows from the top. model: id of a bundle, looked for in
+    models_dir first and then in the package. Raises UnsupportedImage, ModelError.
     """
     pixels.check_image(image)
     loaded = bundle.load(model, models_dir)
@@ -114,7 +115,7 @@ def inspect(data: bytes) -> Info:
 
 
 def decode_symbols(data: bytes, *, models_dir: Path | None = None) -> Symbols:
-    """The exact part of decode(): a file's symbols, verified against the CRC in its header. Raises CodecError."""
+    """The exact part of decode(): a file's symbols, verified by the CRC in its header. Raises CodecError."""
     header, chunks = container.unpack(data)
     return _decode_symbols(header, chunks, bundle.load(header.model_id, models_dir, header.model_hash))
 
@@ -126,23 +127,26 @@ def importance_map(data: bytes, *, models_dir: Path | None = None) -> NDArray[np
     """
     levels = decode_symbols(data, models_dir=models_dir).importance
     if levels is None:
-        raise ModelError(f"the model {inspect(data).model_id!r} has no importance map; those of kind li2018 have one")
+        raise ModelError(
+            f"the model {inspect(data).model_id!r} has no importance map; those of kind li2018 have one"
+        )
     return levels
 
 
-def bits_per_block(data: bytes, *, models_dir: Path | None = None) -> NDArray[np.float32]:
-    """Where a file's bits went: float32 [h,w], bits for each 8 x 8 pixels; their sum is the size of the chunks.
+def bits_per_block(data: bytes, *, models_dir: Path | None = None) -> NDArray[np.float64]:
+    """Where a file's bits went: float64 [h,w], the bits spent on each 8 x 8 pixels, importance map included.
 
-    The code's bits are shared out in proportion to the kept channels, those of the map (or of an autoencoder's code)
-    evenly: an estimate, because the coder spends less on bits that it can foresee. Raises CodecError.
+    This is what the coder was told that they cost; the sum is the size of the chunks but for a few bytes at
+    the end of each. Raises CodecError.
     """
-    _, chunks = container.unpack(data)
-    found = decode_symbols(data, models_dir=models_dir)
-    share = np.ones(found.code.shape[1:], np.float64)
-    if found.importance is None or not found.importance.any():
-        return (share * (8 * sum(map(len, chunks.values())) / share.size)).astype(np.float32)
-    weight = found.importance / found.importance.sum(dtype=np.float64)
-    return (8 * len(chunks[CODE]) * weight + share * (8 * len(chunks[IMAP]) / share.size)).astype(np.float32)
+    header, chunks = container.unpack(data)
+    loaded = bundle.load(header.model_id, models_dir, header.model_hash)
+    found = _decode_symbols(header, chunks, loaded)
+    if found.importance is None:
+        return cost.cost_of_static(found.code, loaded.tables)
+    kept = symbols.mask(found.importance, loaded.channels, loaded.levels)
+    of_map = cost.cost_of_map(found.importance, loaded.levels, loaded.tables)
+    return of_map + cost.cost_of_code(found.code, found.importance, kept, loaded.tables)
 
 
 def _encode_symbols(found: Symbols, loaded: Bundle) -> list[Chunk]:
@@ -171,7 +175,7 @@ def _decode_symbols(header: Header, chunks: dict[str, bytes], loaded: Bundle) ->
         found = Symbols(entropy.decode_code(chunks[CODE], importance, n, levels, loaded.tables), importance)
     if found.crc() != header.symbols_crc:
         raise Corrupt(
-            f"the decoded symbols have the CRC {found.crc():08x}, the header announces {header.symbols_crc:08x}: "
-            "the file is damaged, or this decoder is not exact"
+            f"the decoded symbols have the CRC {found.crc():08x}, "
+            f"the header announces {header.symbols_crc:08x}: the file is damaged, or this decoder inexact"
         )
     return found

@@ -1,9 +1,9 @@
-"""Header and chunks <-> the bytes of a .cwic file. Knows nothing of models. Specified in docs/format.md, 3 to 5.
+"""Header and chunks <-> the bytes of a .cwic file (docs/format.md, sections 3 to 5). Knows nothing of models.
 
     header | chunk | chunk ... and nothing after the last chunk
 
-    header   magic 4, version 1, colours 1, width 4, height 4, model hash 8, symbols CRC 4, number of chunks 1,
-             length of model id 1, model id, CRC 4 of all that came before
+    header   magic 4, version 1, colours 1, width 4, height 4, model hash 8, symbols CRC 4,
+             number of chunks 1, length of model id 1, model id, CRC 4 of all that came before
     chunk    kind 4, length 4, payload, CRC 4 of all three
 
 Reading checks in order of cost, and nothing is allocated from a number that has not been compared with the
@@ -23,7 +23,9 @@ from cwic.errors import Corrupt, LimitExceeded, NotCwic, Truncated, UnsupportedV
 MAGIC = b"CWIC"
 VERSION = 1
 MODEL_HASH_BYTES = 8
-MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # safe as the name of a directory; at most 64 characters
+MODEL_ID = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+)  # safe as the name of a directory; at most 64 characters
 
 # Limits of this implementation, not of the format.
 MAX_SIDE = 65_535
@@ -43,8 +45,8 @@ _KIND = re.compile(rb"[A-Za-z][A-Z]{3}")
 class Header:
     """What a file says of itself.
 
-    width, height: of the picture, in pixels. colours: 3 (RGB) or 1 (grey). model_hash: the first 8 bytes of the
-    bundle's hash. symbols_crc: CRC-32 of the symbols, known to be right only after entropy decoding.
+    width, height: of the picture, in pixels. colours: 3 (RGB) or 1 (grey). model_hash: the first 8 bytes of
+    the bundle's hash. symbols_crc: CRC-32 of the symbols, known to be right only after entropy decoding.
     """
 
     width: int
@@ -58,7 +60,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Chunk:
-    """kind: four letters. A decoder must understand a kind that begins with a capital, and may skip another."""
+    """kind: four letters; if the first is a capital, a decoder must understand it, else it may skip it."""
 
     kind: str
     payload: bytes
@@ -102,7 +104,9 @@ def _unpack_header(data: bytes) -> tuple[Header, int, int]:
     if len(data) > 4 and data[4] != VERSION:
         raise UnsupportedVersion(f"the file has version {data[4]}; this decoder reads version {VERSION}")
     _need(data, _FIXED.size, "the header")
-    _, version, colours, width, height, model_hash, symbols_crc, n_chunks, id_length = _FIXED.unpack_from(data)
+    _, version, colours, width, height, model_hash, symbols_crc, n_chunks, id_length = _FIXED.unpack_from(
+        data
+    )
     end = _FIXED.size + id_length
     _need(data, end + _CRC.size, "the header")
     _check_crc(data, 0, end, "the header")
@@ -117,7 +121,11 @@ def _unpack_header(data: bytes) -> tuple[Header, int, int]:
     if n_chunks == 0:
         raise Corrupt("the number of chunks is 0; at least 1 is allowed")
     _check_size(width, height)
-    return Header(width, height, colours, model_id, model_hash, symbols_crc, version), n_chunks, end + _CRC.size
+    return (
+        Header(width, height, colours, model_id, model_hash, symbols_crc, version),
+        n_chunks,
+        end + _CRC.size,
+    )
 
 
 def _unpack_chunk(data: bytes, start: int, name: str) -> tuple[Chunk, int]:
@@ -131,7 +139,9 @@ def _unpack_chunk(data: bytes, start: int, name: str) -> tuple[Chunk, int]:
         raise Corrupt(f"{name} has the kind {kind!r}; one letter and three capitals are allowed")
     chunk = Chunk(kind.decode("ascii"), data[start + _CHUNK.size : end])
     if chunk.kind[0].isupper() and chunk.kind not in KNOWN_KINDS:
-        raise UnsupportedVersion(f"{name} is a {chunk.kind}, which must be understood; known are IMAP and CODE")
+        raise UnsupportedVersion(
+            f"{name} is a {chunk.kind}, which must be understood; known are IMAP and CODE"
+        )
     return chunk, end + _CRC.size
 
 

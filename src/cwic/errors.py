@@ -3,7 +3,7 @@
 CodecError
 ├── FormatError (also a ValueError)        something is wrong with the bytes of a file
 │   ├── NotCwic                            they do not begin like a .cwic file
-│   ├── UnsupportedVersion                 a version, or a kind of chunk, that this decoder does not know
+│   ├── UnsupportedVersion                 a version, or a kind of chunk, unknown to this decoder
 │   ├── Truncated                          the file ends before what it announces
 │   ├── Corrupt                            a checksum, a field or the coded data contradicts itself
 │   └── LimitExceeded                      larger than this implementation accepts
@@ -54,7 +54,7 @@ class Truncated(FormatError):
 
 
 class Corrupt(FormatError):
-    """A checksum differs, a field has an illegal value, or the coded data cannot have been written by an encoder."""
+    """A checksum differs, a field has an illegal value, or no encoder can have written the coded data."""
 
 
 class LimitExceeded(FormatError):
@@ -70,8 +70,8 @@ class ModelNotFound(ModelError):
 
 
 class ModelMismatch(ModelError):
-    """A bundle has the right id but other content: not the one that wrote the file, or altered after publication."""
+    """A bundle has the right id but other content: not the one that wrote the file, or altered later."""
 
 
 class UnsupportedImage(CodecError, ValueError):
-    """A picture of a type, shape, size or mode that is not supported; the message names what was found and allowed."""
+    """A picture of a type, shape, size or mode that is not supported; the message says which are."""

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cwic.errors import UnsupportedImage
-from cwic.pixels import check_image
+from cwic.pixels import check_image, check_size
 
 # A decoded picture should not lose anything more on its way to the disk.
 SAVE_OPTIONS: dict[str, dict[str, object]] = {
@@ -26,10 +26,11 @@ SAVE_OPTIONS: dict[str, dict[str, object]] = {
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """The picture in an image file: uint8 [H,W,3], RGB, or [H,W], grey, rows from the top, EXIF orientation applied.
+    """The picture in an image file: uint8 [H,W,3], RGB, or [H,W], grey, rows from the top.
 
-    Raises UnsupportedImage if the file is no image, is broken, or is neither 8-bit RGB nor 8-bit grey without
-    transparency (the message names what was found); OSError if the file itself cannot be read.
+    The EXIF orientation is applied. Raises UnsupportedImage if the file is no image, is broken, or is neither
+    8-bit RGB nor 8-bit grey without transparency (the message names what was found); OSError if the file
+    itself cannot be read.
     """
     data = path.read_bytes()
     try:
@@ -38,13 +39,16 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             return np.array(ImageOps.exif_transpose(picture), np.uint8)
     except UnsupportedImage:
         raise
-    except Exception as error:  # Pillow's readers raise a dozen types for broken files, SyntaxError among them
-        reason = "not an image that Pillow knows" if isinstance(error, Image.UnidentifiedImageError) else error
+    except (
+        Exception
+    ) as error:  # Pillow's readers raise a dozen types for broken files, SyntaxError among them
+        reason = "not an image that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
         raise UnsupportedImage(f"{path} cannot be read as an image: {reason}") from error
 
 
 def _check_picture(picture: Image.Image, path: Path) -> None:
-    """Raise UnsupportedImage unless all of the picture is in its 8-bit RGB or grey pixels. Reads no pixels."""
+    """Raise UnsupportedImage unless 8-bit RGB or grey pixels are all there is to it. Reads no pixels."""
+    check_size(*picture.size)
     found = None
     if picture.mode not in ("RGB", "L"):
         found = f"mode {picture.mode}"
@@ -52,10 +56,14 @@ def _check_picture(picture: Image.Image, path: Path) -> None:
         found = f"mode {picture.mode} with more than 8 bits a sample"
     elif "transparency" in picture.info:
         found = f"mode {picture.mode} with a transparent colour"
-    elif getattr(picture, "is_animated", False) and picture.format != "MPO":  # MPO: a phone's JPEG with extras
+    elif (
+        getattr(picture, "is_animated", False) and picture.format != "MPO"
+    ):  # MPO: a phone's JPEG with extras
         found = f"an animation of {getattr(picture, 'n_frames', 0)} pictures"
     if found:
-        raise UnsupportedImage(f"{path} holds {found}; allowed are 8-bit RGB and 8-bit grey (mode L) without alpha")
+        raise UnsupportedImage(
+            f"{path} holds {found}; allowed are 8-bit RGB and 8-bit grey (mode L) without alpha"
+        )
 
 
 def _more_than_8_bits(picture: Image.Image) -> bool:
@@ -72,8 +80,8 @@ def _more_than_8_bits(picture: Image.Image) -> bool:
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     """Write pixels as an image file; the suffix chooses the format (.png, or another that Pillow writes).
 
-    image: uint8 [H,W,3], RGB, or [H,W], grey. The file appears whole or not at all. Raises UnsupportedImage for other
-    arrays and for suffixes without a writer, OSError if the file cannot be written.
+    image: uint8 [H,W,3], RGB, or [H,W], grey. The file appears whole or not at all. Raises UnsupportedImage
+    for other arrays and for suffixes without a writer, OSError if the file cannot be written.
     """
     check_image(image)
     kind = Image.registered_extensions().get(path.suffix.lower(), "")
@@ -88,7 +96,7 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: into a temporary sibling, which then takes the name. Raises OSError."""
+    """Write a file whole or not at all: a temporary sibling is written, then renamed. Raises OSError."""
     part = path.with_name(f".{secrets.token_hex(6)}.part")
     try:
         with part.open("xb") as file:

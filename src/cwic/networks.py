@@ -1,8 +1,8 @@
 """The only user of onnxruntime: planes -> latents (analysis) and latents -> planes (synthesis), on the CPU.
 
-Large pictures are computed in tiles, so that memory does not grow with the picture: each tile is computed with
-MARGIN more positions on every side than are kept. That is more than the networks look at (9 positions), and so the
-tiles join without a seam; only the float rounding differs from computing all at once.
+Large pictures are computed in tiles, so that memory does not grow with the picture: each tile is computed
+with MARGIN more positions on every side than are kept. That is more than the networks look at (9 positions),
+and so the tiles join without a seam; only the float rounding differs from computing all at once.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class Networks:
     ) -> None:  # fmt: skip
         """Fill one tile of the arrays in `made` with the network's outputs of the same names.
 
-        All arrays are float32 [channels,height,width]; the scales are their elements per position of the code.
+        All arrays are float32 [channels,height,width]; the scales are their elements per position of the
+        code.
         """
         values = np.ascontiguousarray(source[tile.computed(source_scale)])[np.newaxis]
         try:

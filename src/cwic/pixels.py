@@ -12,7 +12,7 @@ HALF_RANGE = np.float32(127.5)  # planes are (pixels - 127.5) / 127.5, in [-1, 1
 
 
 def check_image(image: NDArray[np.uint8]) -> None:
-    """Raise UnsupportedImage unless `image` is uint8 [H,W,3] (RGB) or [H,W] (grey) of a size that can be coded."""
+    """Raise UnsupportedImage unless `image` is uint8 [H,W,3] (RGB) or [H,W] (grey), not too large."""
     allowed = "allowed is a numpy array of uint8, [H,W,3] (RGB) or [H,W] (grey)"
     if not isinstance(image, np.ndarray):
         raise UnsupportedImage(f"the image is a {type(image).__name__}; {allowed}")
@@ -20,7 +20,11 @@ def check_image(image: NDArray[np.uint8]) -> None:
         raise UnsupportedImage(f"the image has dtype {image.dtype}; {allowed}")
     if not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
         raise UnsupportedImage(f"the image has shape {list(image.shape)}; {allowed}")
-    height, width = image.shape[:2]
+    check_size(image.shape[1], image.shape[0])
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise UnsupportedImage unless a picture of width x height pixels can be coded."""
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE and height * width <= MAX_PIXELS):
         raise UnsupportedImage(
             f"the image has {width} x {height} pixels; "
@@ -31,8 +35,8 @@ def check_image(image: NDArray[np.uint8]) -> None:
 def to_planes(image: NDArray[np.uint8], stride: int) -> NDArray[np.float32]:
     """Planes float32 [3,H',W'] in [-1,1], H' and W' the next multiples of `stride`.
 
-    image: uint8 [H,W,3], sRGB, or [H,W], grey, which is repeated in the three planes. The last row and column are
-    repeated below and to the right. Raises UnsupportedImage.
+    image: uint8 [H,W,3], sRGB, or [H,W], grey, which is repeated in the three planes. The last row and column
+    are repeated below and to the right. Raises UnsupportedImage.
     """
     check_image(image)
     height, width = image.shape[:2]
@@ -46,8 +50,9 @@ def to_planes(image: NDArray[np.uint8], stride: int) -> NDArray[np.float32]:
 def from_planes(planes: NDArray[np.float32], height: int, width: int, colours: int = 1) -> NDArray[np.uint8]:
     """Pixels uint8 [height,width,3] if colours is 3, [height,width] if it is 1.
 
-    planes: float32 [3,H',W'], any finite range. The inverse of to_planes: crop, for grey the mean of the three
-    planes, scale, clip to 0..255, round half up. (`from_planes(planes, *image.shape)` restores any image's shape.)
+    planes: float32 [3,H',W'], any finite range. The inverse of to_planes: crop, for grey the mean of the
+    three planes, scale, clip to 0..255, round half up. (`from_planes(planes, *image.shape)` restores any
+    image's shape.)
     """
     assert colours in (1, 3), colours
     cropped = planes[:, :height, :width]

@@ -1,10 +1,12 @@
 """Latents <-> integer symbols, and what the importance map keeps of them (docs/format.md, section 7).
 
 autoencoder:  latents --quantize--> symbols 0..255 --dequantize--> latents
-li2018:       latents --binarize--> bits 0, 1;  importance --importance_levels--> levels 0..L-1 --mask--> kept or not;
-              bits, mask --code_to_latents--> -1, 0, 1, where 0 is a bit that was not kept
+li2018:       latents --binarize--> bits 0, 1
+              importance --importance_levels--> levels 0..L-1 --mask--> kept or not
+              bits, kept --code_to_latents--> -1, 0, 1, where 0 is a bit that was not kept
 
-Legend: n code channels, L importance levels, h and w the picture's padded height and width divided by the stride.
+Legend: n code channels, L importance levels, h and w the picture's padded height and width divided by the
+stride.
 """
 
 from __future__ import annotations
@@ -33,11 +35,12 @@ def importance_levels(importance: NDArray[np.float32], levels: int) -> NDArray[n
 
     levels: L, the number of levels, at most 256.
     """
-    return np.clip(np.floor(importance * np.float32(levels)), 0, levels - 1).astype(np.uint8)
+    quantized: NDArray[np.float32] = np.floor(importance * np.float32(levels))
+    return quantized.clip(0, levels - 1).astype(np.uint8)
 
 
 def kept_channels(importance: NDArray[np.uint8], n: int, levels: int) -> NDArray[np.int64]:
-    """How many leading channels are kept at each position, int64 [h,w]: (n / L) times the level. Level 0 keeps none.
+    """How many leading channels each position keeps, int64 [h,w]: (n / L) times its level; 0 keeps none.
 
     importance: levels uint8 [h,w] in 0..L-1. n: channels, a multiple of levels. levels: L.
     """
@@ -45,14 +48,14 @@ def kept_channels(importance: NDArray[np.uint8], n: int, levels: int) -> NDArray
 
 
 def mask(importance: NDArray[np.uint8], n: int, levels: int) -> NDArray[np.bool_]:
-    """Which bits are kept, bool [n,h,w]: at each position the first kept_channels (the paper's m, section 3.2)."""
+    """Which bits are kept, bool [n,h,w]: each position's first kept_channels (the paper's m, section 3.2)."""
     channel = np.arange(n, dtype=np.int64)[:, np.newaxis, np.newaxis]
     kept: NDArray[np.bool_] = channel < kept_channels(importance, n, levels)
     return kept
 
 
 def code_to_latents(bits: NDArray[np.uint8], kept: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """What the li2018 decoder sees, float32 [n,h,w]: -1 or 1 for a kept bit 0 or 1, and 0 for one that is not kept.
+    """What the li2018 decoder sees, float32 [n,h,w]: -1 for a kept bit 0, 1 for a kept bit 1, else 0.
 
     bits: uint8 [n,h,w] in {0,1}. kept: bool [n,h,w].
     """

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
+import logging
 import shutil
 from collections.abc import Sequence
 from copy import deepcopy
@@ -30,6 +30,8 @@ from cwic_lab.data import ImageRef, Reader, open_data, validation_images
 from cwic_lab.networks.autoencoder import STRIDE
 from cwic_lab.recipe import parse_recipe
 from cwic_lab.train import read_checkpoint
+
+log = logging.getLogger(__name__)
 
 OPSET = 17
 # The largest difference allowed on any check photograph. Latents lie in (0, 1), planes in [-1, 1]: 2 / 255 is one
@@ -67,22 +69,22 @@ class SynthesisGraph(nn.Module):
         return self.network.synthesis(latents)
 
 
-def export(checkpoint: Path, out: Path, *, prior_images: int = PRIOR_IMAGES, prior_steps: int = 2000) -> Path:
+def export(
+    checkpoint: Path, out: Path, *, data: Path = Path(), prior_images: int = PRIOR_IMAGES, prior_steps: int = 2000
+) -> Path:
     """Write the bundle directory `out` (its name is the model's id) from a checkpoint; returns `out`.
 
-    Raises FileExistsError if it exists (bundles are immutable), ParityError if a check fails.
+    data: folder that the recipe's data paths are relative to, after $CWIC_DATA. Raises FileExistsError if it exists (bundles are immutable), ParityError if a check fails.
     """
     if out.exists():
         raise FileExistsError(f"{out} exists; a published bundle is never overwritten, choose a new id")
     state = read_checkpoint(checkpoint)
     recipe = parse_recipe(state["recipe"])
-    network: Any = networks.build(**recipe.network)
-    network.load_state_dict(state["ema"])
-    network.eval()
-    train_refs, valid_refs = open_data(recipe.data, root=checkpoint.parent)
+    network = network_of(state)
+    train_refs, valid_refs = open_data(recipe.data, root=data)
 
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
+    part = out.parent / f".{out.name}.part" / out.name  # the codec finds a bundle by its directory's name
+    shutil.rmtree(part.parent, ignore_errors=True)
     part.mkdir(parents=True)
     try:
         shipped = with_float16_weights(network)
@@ -95,11 +97,18 @@ def export(checkpoint: Path, out: Path, *, prior_images: int = PRIOR_IMAGES, pri
         }  # fmt: skip
         bundle.write_manifest(part, manifest(out.name, recipe.target_bpp, network, part, training))
         figures = prove(network, shipped, part, validation_images(valid_refs, CHECK_IMAGES))
-        print(json.dumps(figures, indent=1))
+        log.info("parity on %d photographs: %s", CHECK_IMAGES, figures)
         part.rename(out)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(part.parent, ignore_errors=True)
     return out
+
+
+def network_of(state: dict[str, Any]) -> Any:
+    """The network of a checkpoint with its averaged weights, ready to evaluate."""
+    network: Any = networks.build(**parse_recipe(state["recipe"]).network)
+    network.load_state_dict(state["ema"])
+    return network.eval()
 
 
 def manifest(model_id: str, target_bpp: float, network: Any, path: Path, training: dict[str, Any]) -> dict[str, Any]:

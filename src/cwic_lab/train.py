@@ -34,6 +34,7 @@ from cwic_lab.recipe import Recipe, Stage, parse_recipe, read_recipe
 log = logging.getLogger(__name__)
 
 CHECKPOINT_FORMAT = 1
+ANALYSIS = ("encoder", "code_head")  # the parameters before the quantizer
 
 
 def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), device: str = "") -> Path:
@@ -80,8 +81,10 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
         stage, step_in_stage = recipe.stage_at(step)
         if step_in_stage == 0 and step > 0:
             optimizer = new_optimizer(network)  # a stage's moments do not describe the next one's loss
-        if step_in_stage == 0 and stage.map:
+        if step_in_stage == 0 and stage.map and not recipe.init:
             start_map(network, stage)
+        if step_in_stage == 0 or step == start:
+            hold_analysis(network, stage.analysis_share == 0)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(stage, step_in_stage) * group["share"]
             if group["analysis"]:
@@ -168,6 +171,14 @@ def learning_rate(stage: Stage, step: int) -> float:
     return min(1.0, (step + 1) / max(1, stage.warmup)) * (stage.lr_end + (stage.lr - stage.lr_end) * cosine)
 
 
+def hold_analysis(network: nn.Module, still: bool) -> None:
+    """Keep the encoder and the code head out of training (still), or let them take part."""
+    for name, parameter in network.named_parameters():
+        if name.startswith(ANALYSIS):
+            parameter.requires_grad_(not still)
+            parameter.grad = None
+
+
 def new_optimizer(network: nn.Module) -> torch.optim.Optimizer:
     """Adam as in the paper (betas 0.9 and 0.999, no weight decay); fused where the device has it.
 
@@ -179,7 +190,7 @@ def new_optimizer(network: nn.Module) -> torch.optim.Optimizer:
         {
             "params": [p],
             "share": min(1.0, 64 / p[0].numel()) if p.dim() > 1 else 1 / 16,
-            "analysis": name.startswith(("encoder", "code_head")),
+            "analysis": name.startswith(ANALYSIS),
         }
         for name, p in network.named_parameters()
     ]

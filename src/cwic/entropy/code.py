@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cwic.entropy import coder
 from cwic.entropy.context import CHUNK, ContextNetwork, Ints, Positions, Volume, positions_in_order
 from cwic.entropy.tables import Tables, check_context_tables, check_static_tables
+from cwic.errors import Corrupt
 
 Bits = NDArray[np.uint8]
 
@@ -104,6 +105,8 @@ def _decode(data: bytes, kept: NDArray[np.bool_], levels: Bits, network: Context
         volume.write(place[wave], bits)
         found[wave] = bits
     decoder.finish()
+    if data and not len(place):
+        raise Corrupt(f"code: found {len(data)} bytes where nothing is coded")
     code = np.zeros(kept.shape, np.uint8)
     code[positions.k, positions.i, positions.j] = found
     return code

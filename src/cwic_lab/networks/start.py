@@ -4,8 +4,11 @@ From random weights these networks (no normalisation, ReLU everywhere, a hard th
 thousands of steps to find that pictures are smooth. `start_transform` writes a working codec into the same layers:
 
 - 4x4 DCT, then principal components of 8x8 blocks (the first two strided convolutions);
-- each component in up to 4 bits of Gray code. Bit 1 is the sign of x; bit 2 of a - |x|; bit 3 of b - ||x| - a|;
-  bit 4 one fold further. A fold is one ReLU: |x| = x + 2 relu(-x), and the residual blocks add just that;
+- the first components (the block's mean colour) in up to 4 bits of Gray code. Bit 1 is the sign of x; bit 2 of
+  a - |x|; bit 3 of b - ||x| - a|; bit 4 one fold further. A fold is one ReLU: |x| = x + 2 relu(-x), and the residual
+  blocks add just that;
+- the others, nearly always small, in pairs of bits x > t and x < -t: dear to list, cheap to code once the context
+  coder knows how rarely they are set;
 - back: products of signs s1 s2 s3, made of ReLUs of their sum, and a least-squares 3x3 convolution to the block's
   DCT values; the inverse DCT; the pixels. A masked bit is 0 and makes its products 0, so any prefix decodes.
 
@@ -36,16 +39,22 @@ SCALE, OFFSET = 0.5, 2.0  # components have unit variance: +-4 sigma pass the Re
 RANDOM_SHARE, BRANCH_SHARE = 0.1, 0.02
 # What m bits leave of a Gaussian's variance, and the step of its best uniform quantizer of 2^m cells (Max, 1960).
 LEFT = (1.0, 0.363, 0.119, 0.0374, 0.0115)
+# The same for a Laplacian and 0, 1, 2, 3 pairs of thresholds, and those thresholds.
+LEFT_PAIRS = (1.0, 0.36, 0.17, 0.10)
+PAIRS = ((), (0.9,), (0.65, 1.9), (0.5, 1.45, 2.6))
+FOLDED = 4  # components coded by folding
 STEP = (0.0, 1.596, 0.9957, 0.586, 0.3352)
 SLOPE = (2.0, 3.0, 4.0, 6.0)  # of the sigmoid's argument, for the 1st to 4th bit of a component
+SLOPE_PAIR = 3.0
 SMALLEST_PREFIX = 24
 SMALLEST_VARIANCE = 1e-4  # of a component; smaller ones would only amplify noise
 RIDGE = 1e-3
 
 
-def start_transform(network: Li2018 | Autoencoder, planes: Tensor) -> None:
+def start_transform(network: Li2018 | Autoencoder, planes: Tensor, coarseness: float = 1.0) -> None:
     """Overwrite the network's first weights by a transform codec fitted to planes float [B,3,H,W] in [-1,1].
 
+    coarseness: factor on the thresholds of the paired bits; the greater, the rarer they are set and the lower the rate.
     Raises ValueError for a network too narrow to carry 48 and 192 values through its layers.
     """
     if network.encoder[0].out_channels < SUB_SIZE or network.decoder[0].out_channels < BLOCK_SIZE:
@@ -63,8 +72,8 @@ def start_transform(network: Li2018 | Autoencoder, planes: Tensor) -> None:
             if isinstance(block, ResidualBlock):
                 block.expand.weight.mul_(BRANCH_SHARE)  # small components are amplified, and this noise with them
         if isinstance(network, Li2018):
-            bits = allocate(variance, network)
-            _start_analysis(network.encoder, network.code_head[0], analysis, mean, bits)
+            bits = allocate(variance, network.n)
+            _start_analysis(network.encoder, network.code_head[0], analysis, mean, bits, coarseness)
             _start_products(network.decoder[0], bits)
         else:
             _start_plain(network, analysis, mean)
@@ -91,28 +100,25 @@ def dct_filters() -> Array:
     return filters
 
 
-def allocate(variance: Array, network: Li2018) -> list[tuple[int, int]]:
-    """(component, which of its bits 0..3) for each code channel, in order of use; as many as the layers can carry.
+def allocate(variance: Array, n: int) -> list[tuple[int, int]]:
+    """(component, which of its bits) for each of n code channels, in order of use.
 
-    Greedy: the next bit goes where it removes most variance. A bit takes one feature channel, a fourth bit two.
+    Greedy: the next bit, or pair of bits, goes where it removes most variance for each bit.
     """
-    room = network.encoder.out_channels
-    folds = network.encoder[2].reduce.out_channels // 2
-    count = np.zeros(len(variance), dtype=np.int64)
-    left = np.array([*LEFT, LEFT[-1]])
+    count = np.zeros(len(variance), dtype=np.int64)  # bits of a folded component, pairs of another
+    folded = np.arange(len(variance)) < FOLDED
+    left, left_pairs = np.array([*LEFT, LEFT[-1]]), np.array([*LEFT_PAIRS, LEFT_PAIRS[-1]])
     bits: list[tuple[int, int]] = []
-    while len(bits) < network.n:
-        gain = variance * (left[count] - left[count + 1])
-        if (count >= 1).sum() >= folds:
-            gain[count >= 1] = np.where(count[count >= 1] == 1, gain[count >= 1], 0)
-        component = int(np.argmax(gain))
-        bit = int(count[component])
-        room -= 2 if bit == 3 else 1
-        if room < 0 or gain[component] <= 0:
-            break
-        bits.append((component, bit))
+    while len(bits) < n:
+        alone = variance * (left[np.minimum(count, 4)] - left[np.minimum(count, 4) + 1])
+        paired = variance * (left_pairs[np.minimum(count, 3)] - left_pairs[np.minimum(count, 3) + 1]) / 2
+        component = int(np.argmax(np.where(folded, alone, paired)))
+        if folded[component]:
+            bits.append((component, int(count[component])))
+        else:
+            bits += [(component, 2 * int(count[component]) + side) for side in (0, 1)]
         count[component] += 1
-    return bits
+    return bits[:n]
 
 
 def _cuts(bits: list[tuple[int, int]], component: int) -> tuple[float, float, float]:
@@ -150,44 +156,53 @@ def _start_blocks(encoder: Encoder, analysis: Array, mean: Array) -> None:
 
 
 def _start_analysis(
-    encoder: Encoder, head: nn.Module, analysis: Array, mean: Array, bits: list[tuple[int, int]]
+    encoder: Encoder, head: nn.Module, analysis: Array, mean: Array, bits: list[tuple[int, int]], coarseness: float
 ) -> None:
-    """Encoder and code head: channel i carries bit i's component, folded on the way."""
-    _start_blocks(encoder, analysis[[component for component, _ in bits]], mean)
-    first_channel = {component: i for i, (component, bit) in enumerate(bits) if bit == 0}
-    extra = len(bits)  # where the second halves of fourth bits go
-    middle = _blank(encoder[6], len(bits) + sum(bit == 3 for _, bit in bits))
+    """Encoder and code head. A feature channel carries one component, or one folded bit's component."""
+    carried = sorted({(c, 0) if c >= FOLDED else (c, bit) for c, bit in bits})[: encoder.out_channels - FOLDED]
+    channel_of = {key: channel for channel, key in enumerate(carried)}
+    _start_blocks(encoder, analysis[[component for component, _ in carried]], mean)
+    extra = len(carried)  # where the second halves of fourth bits go
+    middle = _blank(encoder[6], extra + FOLDED)
     code = _blank(head, len(bits))
-    fold_one, fold_two = encoder[5], encoder[8]
-    unit_of: dict[int, int] = {}
-    units_two = 0
-    for channel, (component, bit) in enumerate(bits):
-        a, b, c = _cuts(bits, component)
-        slope = SLOPE[bit] / SCALE
+    for channel in range(extra):
         middle.weight[channel, channel, 1, 1] = 1
-        code.weight[channel, channel] = slope if bit == 0 else -slope
-        code.bias[channel] = -slope * OFFSET if bit == 0 else slope * (OFFSET + SCALE * (a if bit == 1 else b))
-        if bit == 0:
-            continue
-        if component not in unit_of:
-            unit_of[component] = len(unit_of)
-            _fold_unit(fold_one, unit_of[component], [first_channel[component]], OFFSET)
-        _fold_back(fold_one, unit_of[component], channel)
-        if bit == 2:
-            middle.bias[channel] = -SCALE * a
-            _fold_unit(fold_two, units_two, [channel], OFFSET)
-            _fold_back(fold_two, units_two, channel)
-            units_two += 1
-        if bit == 3:  # | |x| - a | in two halves, each behind its own ReLU
-            middle.bias[channel] = -(OFFSET + SCALE * a)
-            middle.weight[extra, channel, 1, 1] = -1
-            middle.bias[extra] = OFFSET + SCALE * a
-            _fold_unit(fold_two, units_two, [channel, extra], SCALE * b)
-            _fold_back(fold_two, units_two, channel)
-            code.weight[channel, extra] = -slope
-            code.bias[channel] = slope * SCALE * (b + c)
-            units_two += 1
-            extra += 1
+    for row, (component, bit) in enumerate(bits):
+        if component < FOLDED:
+            _start_folded(encoder, code, row, channel_of, component, bit, _cuts(bits, component), extra + component)
+        elif (component, 0) in channel_of:
+            pairs = 1 + max(other for owner, other in bits if owner == component) // 2
+            side = 1 if bit % 2 == 0 else -1  # x > t, x < -t
+            code.weight[row, channel_of[component, 0]] = side * SLOPE_PAIR / SCALE
+            code.bias[row] = -SLOPE_PAIR * (side * OFFSET / SCALE + coarseness * PAIRS[pairs][bit // 2])
+
+
+def _start_folded(
+    encoder: Encoder, code: nn.Conv2d, row: int, channel_of: dict[tuple[int, int], int],
+    component: int, bit: int, cuts: tuple[float, float, float], extra: int,
+) -> None:  # fmt: skip
+    """One Gray-coded bit: fold its channel in the residual blocks, and put the threshold into the code head."""
+    a, b, c = cuts
+    middle, fold_one, fold_two = encoder[6], encoder[5], encoder[8]
+    channel, slope = channel_of[component, bit], SLOPE[bit] / SCALE
+    code.weight[row, channel] = slope if bit == 0 else -slope
+    code.bias[row] = -slope * OFFSET if bit == 0 else slope * (OFFSET + SCALE * (a if bit == 1 else b))
+    if bit == 1:
+        _fold_unit(fold_one, component, [channel_of[component, 0]], OFFSET)
+    if bit >= 1:
+        _fold_back(fold_one, component, channel)
+    if bit == 2:
+        middle.bias[channel] = -SCALE * a
+        _fold_unit(fold_two, component, [channel], OFFSET)
+        _fold_back(fold_two, component, channel)
+    if bit == 3:  # | |x| - a | in two halves, each behind its own ReLU
+        middle.bias[channel] = -(OFFSET + SCALE * a)
+        middle.weight[extra, channel, 1, 1] = -1
+        middle.bias[extra] = OFFSET + SCALE * a
+        _fold_unit(fold_two, FOLDED + component, [channel, extra], SCALE * b)
+        _fold_back(fold_two, FOLDED + component, channel)
+        code.weight[row, extra] = -slope
+        code.bias[row] = slope * SCALE * (b + c)
 
 
 def _fold_unit(block: ResidualBlock, unit: int, channels: list[int], bias: float) -> None:
@@ -211,8 +226,8 @@ def _start_products(conv: nn.Module, bits: list[tuple[int, int]]) -> None:
     for channel, (component, bit) in enumerate(bits):
         signs = [*mine.get(component, []), channel]
         mine[component] = signs
-        # s1 s2 = |s1 + s2| - 1; three signs bend at +-1, four at 0 and +-2.
-        bends = {1: [0.0], 2: [-1.0, 1.0], 3: [-2.0, 0.0, 2.0]}.get(bit, [])
+        # s1 s2 = |s1 + s2| - 1; three signs bend at +-1, four at 0 and +-2. Pairs are used as they are.
+        bends = {1: [0.0], 2: [-1.0, 1.0], 3: [-2.0, 0.0, 2.0]}.get(bit, []) if component < FOLDED else []
         rows += [(signs, 1.0, -bend) for bend in bends]
     rows = rows[: conv.out_channels]
     blank = _blank(conv, len(rows))

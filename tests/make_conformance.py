@@ -1,0 +1,133 @@
+"""Writes the conformance files: good/ (file, SHA-256 of its symbols, its pixels) and bad/ (file, its error).
+
+    python tests/make_conformance.py DIRECTORY
+
+The ones in tests/conformance are never written anew to make a test pass: an old file that stops decoding is
+the bug. New cases are added under new names. A test runs this script into a temporary directory, so that it
+does not rot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+import cwic
+from cwic import codec, container, imagefile
+from cwic.container import Chunk
+
+BUNDLES = Path(__file__).parent / "data" / "bundles"
+AUTOENCODER, LI2018 = "tiny-autoencoder", "tiny-li2018"
+GOOD = {
+    "autoencoder-rgb-33x17": (AUTOENCODER, (17, 33, 3)),
+    "autoencoder-grey-9x7": (AUTOENCODER, (7, 9)),
+    "autoencoder-rgb-1x1": (AUTOENCODER, (1, 1, 3)),
+    "li2018-rgb-33x17": (LI2018, (17, 33, 3)),
+    "li2018-grey-9x7": (LI2018, (7, 9)),
+    "li2018-rgb-1x1": (LI2018, (1, 1, 3)),
+    "li2018-rgb-8x8": (LI2018, (8, 8, 3)),
+    "li2018-rgb-120x72": (LI2018, (72, 120, 3)),
+    "li2018-grey-1x40": (LI2018, (40, 1)),
+}
+
+
+def picture(shape: tuple[int, ...]) -> np.ndarray:
+    """Smooth colours with noise, uint8 of the shape given."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    colours = np.stack([rows * 5 + columns, columns * 3, 200 - rows * 2], axis=-1)
+    noisy = colours + np.random.RandomState(sum(shape)).randint(-30, 30, colours.shape)
+    image = np.clip(noisy, 0, 255).astype(np.uint8)
+    return image if len(shape) == 3 else np.ascontiguousarray(image[:, :, 0])
+
+
+def symbols_sha256(data: bytes) -> str:
+    """Of the importance map's levels, if there are any, and the code, one byte for each symbol."""
+    found = codec.decode_symbols(data, models_dir=BUNDLES)
+    levels = b"" if found.importance is None else found.importance.tobytes()
+    return hashlib.sha256(levels + found.code.tobytes()).hexdigest()
+
+
+def good_files() -> dict[str, bytes]:
+    files = {
+        name: cwic.encode(picture(shape), model=model, models_dir=BUNDLES)
+        for name, (model, shape) in GOOD.items()
+    }
+    header, chunks = container.unpack(files["li2018-rgb-8x8"])
+    swapped = [Chunk("CODE", chunks["CODE"]), Chunk("nOTE", b"skip me"), Chunk("IMAP", chunks["IMAP"])]
+    return files | {"li2018-rgb-8x8-other-order-and-a-note": container.pack(header, swapped)}
+
+
+def with_crc(data: bytes) -> bytes:
+    return data + struct.pack("<I", zlib.crc32(data))
+
+
+def bad_files(good: bytes) -> dict[str, tuple[bytes, str]]:
+    """name -> (file, name of the error), all made from one good file of kind li2018."""
+    header_end = 28 + good[27] + 4
+    header, chunks = good[:header_end], good[header_end:]
+    imap_end = 12 + struct.unpack_from("<I", chunks, 4)[0]
+    imap, code = chunks[:imap_end], chunks[imap_end:]
+
+    def changed(position: int, replacement: bytes) -> bytes:
+        return with_crc(header[:position] + replacement + header[position + len(replacement) : -4])
+
+    def chunk(kind: bytes, payload: bytes) -> bytes:
+        return with_crc(kind + struct.pack("<I", len(payload)) + payload)
+
+    payload = code[8:-4]
+    return {
+        "empty": (b"", "NotCwic"),
+        "a-png": (b"\x89PNG\r\n\x1a\n" + bytes(60), "NotCwic"),
+        "version-2": (changed(4, b"\2") + chunks, "UnsupportedVersion"),
+        "unknown-chunk": (changed(26, b"\3") + chunks + chunk(b"TILE", b""), "UnsupportedVersion"),
+        "cut-in-header": (good[:30], "Truncated"),
+        "cut-in-chunk": (good[:-5], "Truncated"),
+        "cut-after-imap": (header + imap, "Truncated"),
+        "chunk-length-huge": (header + imap + b"CODE\xff\xff\xff\xff" + code[8:], "Truncated"),
+        "header-crc": (header[:6] + b"\x09" + header[7:] + chunks, "Corrupt"),
+        "chunk-crc": (good[:-6] + bytes([good[-6] ^ 1]) + good[-5:], "Corrupt"),
+        "symbols-crc": (changed(22, bytes(4)) + chunks, "Corrupt"),
+        "two-colours": (changed(5, b"\2") + chunks, "Corrupt"),
+        "width-0": (changed(6, bytes(4)) + chunks, "Corrupt"),
+        "no-chunks": (changed(26, b"\0"), "Corrupt"),
+        "model-id-with-a-slash": (changed(29, b"/") + chunks, "Corrupt"),
+        "bad-kind": (header + imap + chunk(b"c0de", payload), "Corrupt"),
+        "two-codes": (changed(26, b"\3") + chunks + code, "Corrupt"),
+        "no-code": (changed(26, b"\1") + imap, "Corrupt"),
+        "no-imap": (changed(26, b"\1") + code, "Corrupt"),
+        "appended-byte": (good + b"\0", "Corrupt"),
+        "code-word-missing": (header + imap + chunk(b"CODE", payload[:-4]), "Corrupt"),
+        "code-words-left": (header + imap + chunk(b"CODE", payload + bytes(8)), "Corrupt"),
+        "code-not-of-words": (header + imap + chunk(b"CODE", payload + b"\0"), "Corrupt"),
+        "other-size": (changed(6, struct.pack("<I", 34 * 8)) + chunks, "Corrupt"),
+        "side-too-long": (changed(6, struct.pack("<II", 65_536, 1)) + chunks, "LimitExceeded"),
+        "too-many-pixels": (changed(6, struct.pack("<II", 8192, 8193)) + chunks, "LimitExceeded"),
+        "unheard-of-model": (changed(28, b"T") + chunks, "ModelNotFound"),
+        "other-weights": (changed(14, bytes(8)) + chunks, "ModelMismatch"),
+    }
+
+
+def main(directory: Path) -> None:
+    good = good_files()
+    (directory / "good").mkdir(parents=True)
+    (directory / "bad").mkdir()
+    for name, data in good.items():
+        (directory / "good" / f"{name}.cwic").write_bytes(data)
+        imagefile.write_image(directory / "good" / f"{name}.png", cwic.decode(data, models_dir=BUNDLES))
+    hashes = {name: symbols_sha256(data) for name, data in good.items()}
+    bad = bad_files(good["li2018-rgb-33x17"])
+    for name, (data, _) in bad.items():
+        (directory / "bad" / f"{name}.cwic").write_bytes(data)
+    expected = {name: error for name, (_, error) in bad.items()}
+    for folder, index in (("good", hashes), ("bad", expected)):
+        (directory / folder / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
