@@ -55,8 +55,7 @@ def symbols_sha256(data: bytes) -> str:
 
 def good_files() -> dict[str, bytes]:
     files = {
-        name: cwic.encode(picture(shape), model=model, models_dir=BUNDLES)
-        for name, (model, shape) in GOOD.items()
+        name: cwic.encode(picture(shape), model=model, models_dir=BUNDLES) for name, (model, shape) in GOOD.items()
     }
     header, chunks = container.unpack(files["li2018-rgb-8x8"])
     swapped = [Chunk("CODE", chunks["CODE"]), Chunk("nOTE", b"skip me"), Chunk("IMAP", chunks["IMAP"])]

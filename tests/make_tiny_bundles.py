@@ -40,9 +40,7 @@ class Graph:
         self.last = to
         return self
 
-    def convolution(
-        self, n_in: int, n_out: int, kernel: int, gain: float, *, stride: int = 1, pad: int = 0
-    ) -> Graph:
+    def convolution(self, n_in: int, n_out: int, kernel: int, gain: float, *, stride: int = 1, pad: int = 0) -> Graph:
         """Append a convolution of random weights; gain: 1 about keeps the spread of the values."""
         name = f"kernel{len(self._nodes)}"
         spread = gain / np.sqrt(n_in * kernel * kernel)
@@ -54,17 +52,13 @@ class Graph:
         """outputs: channels of each by name."""
         made = [_float_value(name, channels) for name, channels in outputs.items()]
         graph = helper.make_graph(self._nodes, path.stem, [self._given], made, self._weights)
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
-        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
         onnx.checker.check_model(model, full_check=True)
         path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def _float_value(name: str, channels: int) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(
-        name, TensorProto.FLOAT, [1, channels, f"{name}_height", f"{name}_width"]
-    )
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, f"{name}_height", f"{name}_width"])
 
 
 def write_graphs(path: Path, n: int, with_importance: bool) -> None:
@@ -80,9 +74,7 @@ def write_graphs(path: Path, n: int, with_importance: bool) -> None:
     encoder.write(path / "encoder.onnx", outputs)
     decoder = Graph("latents", n, seed=100 + n)
     decoder.convolution(n, 4, 3, 2, pad=1).layer("Relu").convolution(4, 3 * 64, 1, 1)
-    decoder.layer("DepthToSpace", "planes", blocksize=8, mode="CRD").write(
-        path / "decoder.onnx", {"planes": 3}
-    )
+    decoder.layer("DepthToSpace", "planes", blocksize=8, mode="CRD").write(path / "decoder.onnx", {"planes": 3})
 
 
 def make_bundle(directory: Path, described: dict[str, object], tables: dict[str, np.ndarray]) -> Path:
@@ -95,9 +87,7 @@ def make_bundle(directory: Path, described: dict[str, object], tables: dict[str,
         "format": 1, "stride": 8, "target_bpp": 1.0, "training": {"note": "random weights, for tests only"},
         "files": {name: hashlib.sha256((path / name).read_bytes()).hexdigest() for name in bundle.FILES},
     })  # fmt: skip
-    (path / "README.md").write_text(
-        f"# {described['id']}\n\nRandom weights, for tests: see make_tiny_bundles.py.\n"
-    )
+    (path / "README.md").write_text(f"# {described['id']}\n\nRandom weights, for tests: see make_tiny_bundles.py.\n")
     return path
 
 

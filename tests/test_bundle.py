@@ -60,9 +60,7 @@ def test_the_hash_covers_all_but_the_training(copied: Path) -> None:
 def test_load_by_hash(copied: Path) -> None:
     wanted = bundle.load_directory(copied).hash
     assert bundle.load("tiny-li2018", copied.parent, wanted[:8]).path == copied
-    with pytest.raises(
-        ModelMismatch, match=r"needs the model 'tiny-li2018' with hash 0000000000000000.*install"
-    ):
+    with pytest.raises(ModelMismatch, match=r"needs the model 'tiny-li2018' with hash 0000000000000000.*install"):
         bundle.load("tiny-li2018", copied.parent, bytes(8))
 
 
@@ -82,9 +80,7 @@ def test_the_package_is_searched_after_the_directory(copied: Path, monkeypatch: 
     ]
 
 
-@pytest.mark.parametrize(
-    "model_id", ["none", "", "..", "../bundles/tiny-li2018", "/etc", "a\\b", "tiny-li2018\n"]
-)
+@pytest.mark.parametrize("model_id", ["none", "", "..", "../bundles/tiny-li2018", "/etc", "a\\b", "tiny-li2018\n"])
 def test_not_found(model_id: str) -> None:
     with pytest.raises(ModelNotFound, match=r"is not installed|is no model id"):
         bundle.load(model_id, BUNDLES)

@@ -169,9 +169,7 @@ def test_damage_behind_right_crcs_never_gives_another_picture(small: bytes) -> N
     assert n_refused > 100
 
 
-def test_other_symbols_than_the_encoders_are_never_shown(
-    small: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_symbols_than_the_encoders_are_never_shown(small: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     crc = container.unpack(small)[0].symbols_crc
     monkeypatch.setattr(codec, "Networks", None)  # so that a synthesis would be a TypeError
     with pytest.raises(errors.Corrupt, match="decoded symbols have the CRC"):

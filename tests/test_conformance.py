@@ -51,9 +51,7 @@ def test_bad(name: str) -> None:
 
 def test_the_kept_files_are_those_of_the_index() -> None:
     assert (
-        {p.stem for p in (KEPT / "good").glob("*.cwic")}
-        == {p.stem for p in (KEPT / "good").glob("*.png")}
-        == set(GOOD)
+        {p.stem for p in (KEPT / "good").glob("*.cwic")} == {p.stem for p in (KEPT / "good").glob("*.png")} == set(GOOD)
     )
     assert {p.stem for p in (KEPT / "bad").glob("*.cwic")} == set(BAD)
     leaves = {name for name in errors.__all__ if not getattr(errors, name).__subclasses__()}
@@ -65,9 +63,7 @@ def test_the_script_still_writes_what_is_kept(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "made" / "bad" / "index.json").read_text()) == BAD
     # The encoder's floats may choose another symbol on another machine: the bytes need not be the same.
     for name in GOOD:
-        kept, made = (
-            cwic.inspect((p / "good" / f"{name}.cwic").read_bytes()) for p in (KEPT, tmp_path / "made")
-        )
+        kept, made = (cwic.inspect((p / "good" / f"{name}.cwic").read_bytes()) for p in (KEPT, tmp_path / "made"))
         assert (kept.width, kept.height, kept.model_hash) == (made.width, made.height, made.model_hash)
 
 

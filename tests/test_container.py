@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from cwic import container, errors
 from cwic.container import Chunk, Header
 
-HEADER = Header(
-    width=2, height=1, colours=3, model_id="m", model_hash=b"\1\2\3\4\5\6\7\x08", symbols_crc=0xAABBCCDD
-)
+HEADER = Header(width=2, height=1, colours=3, model_id="m", model_hash=b"\1\2\3\4\5\6\7\x08", symbols_crc=0xAABBCCDD)
 
 # The smallest useful file, byte by byte, so that the layout cannot change unnoticed.
 FIXED = (
@@ -126,9 +124,7 @@ def test_corrupt_bytes_after_the_end() -> None:
         container.unpack(FILE + b"\0")
 
 
-@pytest.mark.parametrize(
-    ("width", "height"), [(65_536, 1), (1, 65_536), (8192, 8193), (2**32 - 1, 2**32 - 1)]
-)
+@pytest.mark.parametrize(("width", "height"), [(65_536, 1), (1, 65_536), (8192, 8193), (2**32 - 1, 2**32 - 1)])
 def test_limit_exceeded(width: int, height: int) -> None:
     with pytest.raises(errors.LimitExceeded, match=f"{width} x {height} pixels"):
         container.unpack(header(6, struct.pack("<II", width, height)) + CODE)

@@ -108,9 +108,7 @@ def test_the_pixels_of_the_example() -> None:
 def test_the_probabilities_of_bits_by_the_document() -> None:
     """Section 8.3 for two symbols, at the extreme probabilities and between."""
     random = np.random.default_rng(0)
-    probability = np.concatenate([random.integers(1, 65536, 3000), np.repeat([1, 65535, 32768], 200)]).astype(
-        np.uint16
-    )
+    probability = np.concatenate([random.integers(1, 65536, 3000), np.repeat([1, 65535, 32768], 200)]).astype(np.uint16)
     bits = (random.integers(0, 65536, len(probability)) < probability).astype(np.uint8)
     encoder = coder.BitEncoder()
     encoder.encode(bits, probability)

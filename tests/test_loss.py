@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from cwic import metrics  # noqa: E402
-from cwic_lab.loss import distortion, raw_rate, rate_loss, squared_error, ssim  # noqa: E402
+from cwic_lab.loss import distortion, rate_loss, raw_rate, squared_error, ssim  # noqa: E402
 
 
 def same(value):

@@ -123,7 +123,7 @@ def test_transform_start_is_a_codec():
     with torch.no_grad():
         decoded, _, _ = network(planes, torch.full((32,), 128))
     error = (decoded - planes).square().mean()
-    assert error < 0.05 * planes.var()
+    assert error < 0.1 * planes.var()
 
 
 def test_transform_start_refuses_a_narrow_network():

@@ -51,9 +51,7 @@ def test_mask_is_the_papers(n: int, levels: int) -> None:
     for i in range(5):
         for j in range(7):
             bound = n / levels * min(math.floor(levels * np.float32(importance[i, j])), levels - 1)
-            assert kept[:, i, j].tolist() == [
-                k <= bound for k in range(1, n + 1)
-            ]  # the paper counts k from 1
+            assert kept[:, i, j].tolist() == [k <= bound for k in range(1, n + 1)]  # the paper counts k from 1
     np.testing.assert_array_equal(symbols.kept_channels(quantized, n, levels), kept.sum(axis=0))
 
 

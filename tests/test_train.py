@@ -53,9 +53,21 @@ ssim_weight = 0.05
 
 
 def recipe_text(kind="li2018", batch=2, steps=4, more='start = "random"'):
-    words = {"kind": kind, "batch": batch, "steps": steps, "more": more, "levels": "", "prefix": "", "map": ""}
+    words = {
+        "kind": kind,
+        "batch": batch,
+        "steps": steps,
+        "more": more,
+        "levels": "",
+        "prefix": "",
+        "map": "",
+    }
     if kind == "li2018":
-        words |= {"levels": "levels = 16", "prefix": "prefix = 8", "map": "map = true\nthreshold_bpp = 0.3\ngamma = 0.3"}
+        words |= {
+            "levels": "levels = 16",
+            "prefix": "prefix = 8",
+            "map": "map = true\nthreshold_bpp = 0.3\ngamma = 0.3",
+        }
     return RECIPE.format(**words)
 
 
@@ -123,7 +135,9 @@ def test_another_recipe_does_not_resume(folder):
 
 def test_init_takes_the_leading_part(folder):
     wide = run(folder, recipe_text(), "runs")
-    narrow = recipe_text(steps=0, more=f'start = "random"\ninit = "{wide.as_posix()}"').replace('name = "tiny"', 'name = "narrow"')
+    narrow = recipe_text(steps=0, more=f'start = "random"\ninit = "{wide.as_posix()}"').replace(
+        'name = "tiny"', 'name = "narrow"'
+    )
     narrow = narrow.replace("n = 64", "n = 32").replace("steps = 4", "steps = 1").replace("lr = 1e-3", "lr = 0.0")
     narrow = narrow.replace("lr = 0.0", "lr = 0.0\nlr_end = 0.0")
     first = trainer.read_checkpoint(run(folder, narrow, "other"))["model"]["code_head.0.weight"]

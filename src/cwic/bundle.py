@@ -66,9 +66,7 @@ def load(model_id: str, models_dir: Path | None = None, hash_prefix: bytes | Non
     ModelNotFound, ModelMismatch if bundles of this id have another hash, and ModelError for a damaged bundle.
     """
     if not MODEL_ID.fullmatch(model_id):  # the id becomes the name of a directory
-        raise ModelNotFound(
-            f"{model_id!r} is no model id: 1 to 64 letters, digits, '.', '_' or '-' are allowed"
-        )
+        raise ModelNotFound(f"{model_id!r} is no model id: 1 to 64 letters, digits, '.', '_' or '-' are allowed")
     mismatch = None
     for folder in _folders(models_dir):
         path = folder / model_id
@@ -76,9 +74,7 @@ def load(model_id: str, models_dir: Path | None = None, hash_prefix: bytes | Non
             continue
         bundle = load_directory(path)
         if bundle.id != model_id:
-            raise ModelMismatch(
-                f"{path} holds the model {bundle.id!r}; a bundle's directory is named after its id"
-            )
+            raise ModelMismatch(f"{path} holds the model {bundle.id!r}; a bundle's directory is named after its id")
         if hash_prefix is None or bundle.hash.startswith(hash_prefix):
             return bundle
         mismatch = bundle

@@ -127,9 +127,7 @@ def importance_map(data: bytes, *, models_dir: Path | None = None) -> NDArray[np
     """
     levels = decode_symbols(data, models_dir=models_dir).importance
     if levels is None:
-        raise ModelError(
-            f"the model {inspect(data).model_id!r} has no importance map; those of kind li2018 have one"
-        )
+        raise ModelError(f"the model {inspect(data).model_id!r} has no importance map; those of kind li2018 have one")
     return levels
 
 

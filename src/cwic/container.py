@@ -23,9 +23,7 @@ from cwic.errors import Corrupt, LimitExceeded, NotCwic, Truncated, UnsupportedV
 MAGIC = b"CWIC"
 VERSION = 1
 MODEL_HASH_BYTES = 8
-MODEL_ID = re.compile(
-    r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-)  # safe as the name of a directory; at most 64 characters
+MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # safe as the name of a directory; at most 64 characters
 
 # Limits of this implementation, not of the format.
 MAX_SIDE = 65_535
@@ -104,9 +102,7 @@ def _unpack_header(data: bytes) -> tuple[Header, int, int]:
     if len(data) > 4 and data[4] != VERSION:
         raise UnsupportedVersion(f"the file has version {data[4]}; this decoder reads version {VERSION}")
     _need(data, _FIXED.size, "the header")
-    _, version, colours, width, height, model_hash, symbols_crc, n_chunks, id_length = _FIXED.unpack_from(
-        data
-    )
+    _, version, colours, width, height, model_hash, symbols_crc, n_chunks, id_length = _FIXED.unpack_from(data)
     end = _FIXED.size + id_length
     _need(data, end + _CRC.size, "the header")
     _check_crc(data, 0, end, "the header")
@@ -139,9 +135,7 @@ def _unpack_chunk(data: bytes, start: int, name: str) -> tuple[Chunk, int]:
         raise Corrupt(f"{name} has the kind {kind!r}; one letter and three capitals are allowed")
     chunk = Chunk(kind.decode("ascii"), data[start + _CHUNK.size : end])
     if chunk.kind[0].isupper() and chunk.kind not in KNOWN_KINDS:
-        raise UnsupportedVersion(
-            f"{name} is a {chunk.kind}, which must be understood; known are IMAP and CODE"
-        )
+        raise UnsupportedVersion(f"{name} is a {chunk.kind}, which must be understood; known are IMAP and CODE")
     return chunk, end + _CRC.size
 
 

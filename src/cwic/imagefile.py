@@ -39,9 +39,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             return np.array(ImageOps.exif_transpose(picture), np.uint8)
     except UnsupportedImage:
         raise
-    except (
-        Exception
-    ) as error:  # Pillow's readers raise a dozen types for broken files, SyntaxError among them
+    except Exception as error:  # Pillow's readers raise a dozen types for broken files, SyntaxError among them
         reason = "not an image that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
         raise UnsupportedImage(f"{path} cannot be read as an image: {reason}") from error
 
@@ -56,14 +54,10 @@ def _check_picture(picture: Image.Image, path: Path) -> None:
         found = f"mode {picture.mode} with more than 8 bits a sample"
     elif "transparency" in picture.info:
         found = f"mode {picture.mode} with a transparent colour"
-    elif (
-        getattr(picture, "is_animated", False) and picture.format != "MPO"
-    ):  # MPO: a phone's JPEG with extras
+    elif getattr(picture, "is_animated", False) and picture.format != "MPO":  # MPO: a phone's JPEG with extras
         found = f"an animation of {getattr(picture, 'n_frames', 0)} pictures"
     if found:
-        raise UnsupportedImage(
-            f"{path} holds {found}; allowed are 8-bit RGB and 8-bit grey (mode L) without alpha"
-        )
+        raise UnsupportedImage(f"{path} holds {found}; allowed are 8-bit RGB and 8-bit grey (mode L) without alpha")
 
 
 def _more_than_8_bits(picture: Image.Image) -> bool:

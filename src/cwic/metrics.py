@@ -93,4 +93,5 @@ def _halve(plane: Float) -> Float:
     pad_y, pad_x = plane.shape[0] % 2, plane.shape[1] % 2
     padded = np.pad(plane, ((pad_y, pad_y), (pad_x, pad_x)))
     height, width = padded.shape[0] // 2 * 2, padded.shape[1] // 2 * 2
-    return padded[:height, :width].reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))
+    halved: Float = padded[:height, :width].reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))
+    return halved

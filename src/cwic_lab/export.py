@@ -24,7 +24,8 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 import cwic
-from cwic import bundle, metrics, networks as runtime, pixels, symbols
+from cwic import bundle, metrics, pixels, symbols
+from cwic import networks as runtime
 from cwic_lab import networks, prior
 from cwic_lab.data import ImageRef, Reader, open_data, validation_images
 from cwic_lab.networks.autoencoder import STRIDE
@@ -70,7 +71,12 @@ class SynthesisGraph(nn.Module):
 
 
 def export(
-    checkpoint: Path, out: Path, *, data: Path = Path(), prior_images: int = PRIOR_IMAGES, prior_steps: int = 2000
+    checkpoint: Path,
+    out: Path,
+    *,
+    data: Path = Path(),
+    prior_images: int = PRIOR_IMAGES,
+    prior_steps: int = 2000,
 ) -> Path:
     """Write the bundle directory `out` (its name is the model's id) from a checkpoint; returns `out`.
 

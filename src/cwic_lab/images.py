@@ -258,9 +258,7 @@ def _hash_place(ref: ImageRef, reader: Reader) -> float:
     return float(int.from_bytes(digest, "big") / 2**256)
 
 
-def validation_images(
-    refs: Sequence[ImageRef], limit: int | None = None, crop: int | None = None
-) -> list[Pixels]:
+def validation_images(refs: Sequence[ImageRef], limit: int | None = None, crop: int | None = None) -> list[Pixels]:
     """The first `limit` photographs of the validation split (None: all), uint8 [H,W,3]; the same every time.
 
     crop: keep only the central crop x crop pixels (a smaller side is kept whole); None for whole pictures.

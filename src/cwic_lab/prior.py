@@ -84,7 +84,13 @@ class ContextModel(nn.Module):
 def train_context(codes: Sequence[Code], n: int, n_levels: int, *, steps: int, seed: int) -> ContextModel:
     """A context network for code bits, trained on (bits uint8 [n,h,w], levels uint8 [h,w]) of training pictures."""
     kept = [np.arange(n)[:, None, None] < levels.astype(int)[None] * (n // n_levels) for _, levels in codes]
-    return _train([(bits, mask, levels) for (bits, levels), mask in zip(codes, kept, strict=True)], n, n_levels, steps, seed)
+    return _train(
+        [(bits, mask, levels) for (bits, levels), mask in zip(codes, kept, strict=True)],
+        n,
+        n_levels,
+        steps,
+        seed,
+    )
 
 
 def train_map(maps: Sequence[Bits], n_levels: int, *, steps: int, seed: int) -> ContextModel:
@@ -178,7 +184,9 @@ def _export(model: ContextModel, samples: Sequence[Sample], prefix: str, n_plane
     for sample in samples:
         index, coded = context_indices(*sample, network)
         counts += np.stack([np.bincount(index[coded == bit], minlength=tables.N_INDICES) for bit in (0, 1)])
-    made[f"{prefix}_probability"] = _to_table((counts[1] + PSEUDO_COUNT * believed) / (counts.sum(axis=0) + PSEUDO_COUNT))
+    made[f"{prefix}_probability"] = _to_table(
+        (counts[1] + PSEUDO_COUNT * believed) / (counts.sum(axis=0) + PSEUDO_COUNT)
+    )
     return made
 
 

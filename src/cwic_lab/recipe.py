@@ -45,7 +45,7 @@ class Stage:
 class Recipe:
     """network: {kind, n, levels, width}. source "memory": photographs decoded once into the device's memory;
     "workers": decoded as they are needed by worker processes. init: checkpoint whose matching weights start the run.
-    start: without an init, "transform" (`networks.start`) or "random" weights.
+    start: without an init, "transform" (`networks.start`) or "random" weights; coarseness: of the former.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Recipe:
     source: str = "memory"
     init: str = ""
     start: str = "transform"
+    coarseness: float = 1.0
     seed: int = 1
     target_bpp: float = 0.0
     ema: float = 0.999

@@ -27,8 +27,9 @@ from tqdm import tqdm
 
 from cwic_lab import networks, progress, validate
 from cwic_lab.data import ImageRef, batches, open_data
-from cwic_lab.networks.start import start_transform
 from cwic_lab.loss import autoencoder_loss, li2018_loss
+from cwic_lab.networks.start import start_transform
+from cwic_lab.networks.start_map import fit_map
 from cwic_lab.recipe import Recipe, Stage, parse_recipe, read_recipe
 
 log = logging.getLogger(__name__)
@@ -50,13 +51,14 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
     checkpoint = out / "last.pt"
 
     torch.manual_seed(recipe.seed)
-    network = networks.build(**recipe.network).to(place, memory_format=torch.channels_last)
+    network = networks.build(**recipe.network)
     if recipe.init:
         load_matching(network, read_checkpoint(resolve(recipe.init, recipe_path, runs))["ema"])
     resumed = resume and checkpoint.exists()
     train_refs, valid_refs = open_data(recipe.data, root=recipe_path.parent)
     if recipe.start == "transform" and not recipe.init and not resumed:
-        start_transform(network, sample_planes(recipe, train_refs))
+        start_transform(network, sample_planes(recipe, train_refs, 64, 1024), recipe.coarseness)
+    network = network.to(place, memory_format=torch.channels_last)
     average = {key: value.detach().clone() for key, value in network.state_dict().items()}
     optimizer = new_optimizer(network)
     start = 0
@@ -82,7 +84,7 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
         if step_in_stage == 0 and step > 0:
             optimizer = new_optimizer(network)  # a stage's moments do not describe the next one's loss
         if step_in_stage == 0 and stage.map and not recipe.init:
-            start_map(network, stage)
+            fit_map(network, sample_planes(recipe, train_refs, 128, 112).to(place), stage.threshold_bpp)
         if step_in_stage == 0 or step == start:
             hold_analysis(network, stage.analysis_share == 0)
         for group in optimizer.param_groups:
@@ -109,7 +111,10 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
         if done % recipe.log_every == 0:
             row = {key: float(mean_over_processes(value)) / recipe.log_every for key, value in sums.items()}
             sums = {}
-            row |= {"psnr": -10 * math.log10(max(row["mse"], 1e-9) / 4), "lr": learning_rate(stage, step_in_stage)}
+            row |= {
+                "psnr": -10 * math.log10(max(row["mse"], 1e-9) / 4),
+                "lr": learning_rate(stage, step_in_stage),
+            }
             seconds = seconds_before + time.monotonic() - began
             row |= {"step": done, "stage": stage.name, "seconds": round(seconds, 1)}
             if rank == 0:
@@ -159,12 +164,6 @@ def randomness(
     return (stage.prefix * spread.exp()).round().long(), generator
 
 
-def start_map(network: nn.Module, stage: Stage) -> None:
-    """Before joint training: a flat map a quarter above the threshold, to be pressed down to where it belongs."""
-    share = 1.25 * stage.threshold_bpp * 64 / network.n  # of all bits
-    network.importance_net.start_at(min(0.97, share + 0.5 / network.levels))
-
-
 def learning_rate(stage: Stage, step: int) -> float:
     """Linear warm-up, then a cosine from stage.lr to stage.lr_end."""
     cosine = 0.5 * (1 + math.cos(math.pi * step / max(1, stage.steps)))
@@ -207,9 +206,9 @@ def centre_gradients(network: nn.Module) -> None:
             parameter.grad.sub_(parameter.grad.mean(dim=(1, 2, 3), keepdim=True))
 
 
-def sample_planes(recipe: Recipe, refs: Sequence[ImageRef]) -> Tensor:
-    """Small crops for `start_transform`: float32 [1024,3,64,64] in [-1,1]."""
-    config = dataclasses.replace(recipe.data, crop=64, batch=1024)
+def sample_planes(recipe: Recipe, refs: Sequence[ImageRef], crop: int, count: int) -> Tensor:
+    """The same training crops every time, to fit a start to: float32 [count,3,crop,crop] in [-1,1]."""
+    config = dataclasses.replace(recipe.data, crop=crop, batch=count)
     return to_planes(next(batches("workers", refs, config)))
 
 

@@ -30,7 +30,11 @@ def load(refs: Sequence[ImageRef], limit: int) -> list[np.ndarray]:
 
 
 def validate(
-    recipe: Recipe, stage: Stage, weights: dict[str, Tensor], images: Sequence[np.ndarray], place: torch.device
+    recipe: Recipe,
+    stage: Stage,
+    weights: dict[str, Tensor],
+    images: Sequence[np.ndarray],
+    place: torch.device,
 ) -> list[dict[str, float]]:
     """Mean figures over the images: one dict {bpp, psnr, ssim}, or one per prefix for a stage without the map."""
     network: Any = networks.build(**recipe.network).to(place)

@@ -45,13 +45,15 @@ def decode_map(data: bytes, h: int, w: int, n_levels: int, tables: Tables) -> Bi
     planes = _decode(data, np.ones((n_planes, h, w), bool), zeros, ContextNetwork(tables, "map"))
     weights = 1 << np.arange(n_planes - 1, -1, -1)
     # A number of levels that is no power of two leaves codes that no encoder writes.
-    return np.minimum((planes * weights[:, None, None]).sum(axis=0), n_levels - 1).astype(np.uint8)
+    levels: Bits = np.minimum((planes * weights[:, None, None]).sum(axis=0), n_levels - 1).astype(np.uint8)
+    return levels
 
 
 def map_planes(levels: Bits, n_levels: int) -> Bits:
     """Bit planes of the map, most significant first: uint8 [bits,h,w] of 0 or 1."""
     shifts = np.arange((n_levels - 1).bit_length() - 1, -1, -1, dtype=np.uint8)
-    return (levels[None] >> shifts[:, None, None]) & 1
+    planes: Bits = (levels[None] >> shifts[:, None, None]) & np.uint8(1)
+    return planes
 
 
 def encode_static(symbols: Bits, tables: Tables) -> bytes:

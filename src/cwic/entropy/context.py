@@ -90,7 +90,8 @@ class Volume:
 
     def contexts(self, place: Ints) -> Floats:
         """float32 [N,87] in {-1,0,1}."""
-        return self.values.take(place[:, None] + self._offsets)
+        contexts: Floats = self.values.take(place[:, None] + self._offsets)
+        return contexts
 
 
 class ContextNetwork:
@@ -98,16 +99,18 @@ class ContextNetwork:
 
     def __init__(self, tables: Tables, prefix: str) -> None:
         def table(name: str) -> Floats:
-            return tables[f"{prefix}_{name}"].astype(np.float32)
+            values: Floats = tables[f"{prefix}_{name}"].astype(np.float32)
+            return values
 
         self._weight1, self._weight2 = table("weight1").T.copy(), table("weight2").T.copy()
         self._bias_plane, self._bias_level = table("bias_plane"), table("bias_level")
         self._bias2, self._weight3, self._bias3 = table("bias2"), table("weight3")[:, None], table("bias3")
-        self._probability = tables[f"{prefix}_probability"]
+        self._probability: NDArray[np.uint16] = tables[f"{prefix}_probability"]
 
-    def bias(self, planes: Ints, levels: Ints) -> Floats:
-        """The part of sum1 that does not depend on the context: float32 [N,H] from planes and levels int64 [N]."""
-        return self._bias_plane[planes] + self._bias_level[levels]
+    def bias(self, planes: Ints, levels: Ints | NDArray[np.uint8]) -> Floats:
+        """The part of sum1 that does not depend on the context: float32 [N,H] from planes and levels [N]."""
+        bias: Floats = self._bias_plane[planes] + self._bias_level[levels]
+        return bias
 
     def index(self, contexts: Floats, bias: Floats) -> Ints:
         """Table index 0..255 of each position: int64 [N] from contexts float32 [N,87] and bias float32 [N,H]."""
@@ -124,4 +127,5 @@ class ContextNetwork:
 
 def _shift(total: Floats, shift: int) -> Floats:
     """clip(total >> shift, 0, 127) of integers held in float32: a product with a power of two and floor are exact."""
-    return np.clip(np.floor(total * np.float32(2.0**-shift)), 0, ACTIVATION_MAX)
+    hidden: Floats = np.clip(np.floor(total * np.float32(2.0**-shift)), 0, ACTIVATION_MAX)
+    return hidden

@@ -52,7 +52,7 @@ RIDGE = 1e-3
 
 
 def start_transform(network: Li2018 | Autoencoder, planes: Tensor, coarseness: float = 1.0) -> None:
-    """Overwrite the network's first weights by a transform codec fitted to planes float [B,3,H,W] in [-1,1].
+    """Overwrite the first weights of a network on the CPU by a transform codec fitted to planes float [B,3,H,W] in [-1,1].
 
     coarseness: factor on the thresholds of the paired bits; the greater, the rarer they are set and the lower the rate.
     Raises ValueError for a network too narrow to carry 48 and 192 values through its layers.
@@ -156,7 +156,12 @@ def _start_blocks(encoder: Encoder, analysis: Array, mean: Array) -> None:
 
 
 def _start_analysis(
-    encoder: Encoder, head: nn.Module, analysis: Array, mean: Array, bits: list[tuple[int, int]], coarseness: float
+    encoder: Encoder,
+    head: nn.Module,
+    analysis: Array,
+    mean: Array,
+    bits: list[tuple[int, int]],
+    coarseness: float,
 ) -> None:
     """Encoder and code head. A feature channel carries one component, or one folded bit's component."""
     carried = sorted({(c, 0) if c >= FOLDED else (c, bit) for c, bit in bits})[: encoder.out_channels - FOLDED]

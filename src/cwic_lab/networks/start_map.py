@@ -35,7 +35,7 @@ def fit_map(network: Li2018, planes: Tensor, bits_per_pixel: float) -> float:
     for number in range(STEPS):
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * (1 - number / STEPS)
-        chosen = torch.randint(len(planes), (BATCH,), generator=generator)
+        chosen = torch.randint(len(planes), (BATCH,), generator=generator).to(planes.device)
         loss = F.mse_loss(network.importance_net(features[chosen]), target[chosen])
         optimizer.zero_grad()
         loss.backward()
@@ -52,7 +52,7 @@ def level_errors(network: Li2018, planes: Tensor) -> Tensor:
     signs = 2 * Binarizer.apply(latents) - 1
     mean = F.avg_pool2d(planes, STRIDE)
     variance = (F.avg_pool2d(planes.square(), STRIDE) - mean.square()).mean(dim=1)
-    channel = torch.arange(network.n).view(1, -1, 1, 1)
+    channel = torch.arange(network.n, device=planes.device).view(1, -1, 1, 1)
     rows = []
     for level in range(network.levels):
         decoded = network.synthesis(signs * (channel < level * (network.n // network.levels)))
@@ -63,7 +63,7 @@ def level_errors(network: Li2018, planes: Tensor) -> Tensor:
 
 def choose_levels(errors: Tensor, mean_level: float) -> Tensor:
     """Levels [B,1,h,w] of least errors + lambda x level, lambda by bisection so that their mean is `mean_level`."""
-    level = torch.arange(errors.shape[1]).view(1, -1, 1, 1)
+    level = torch.arange(errors.shape[1], device=errors.device).view(1, -1, 1, 1)
     low, high = 0.0, float(errors.max())
     for _ in range(40):
         price = (low + high) / 2

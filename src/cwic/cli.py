@@ -1,0 +1,207 @@
+"""The commands: arguments -> calls -> exit code. With demo.py the only place that prints.
+
+Exit codes: 0 done; 1 a CodecError or a file that cannot be read or written (one line on stderr); 2 usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cwic import __version__, bundle, codec, imagefile
+from cwic.errors import CodecError
+
+LAB_NEEDED = 'this command needs the laboratory: pip install "cwic[lab]"'
+
+
+class UsageError(Exception):
+    """The arguments make no sense together; exit code 2."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    command: Callable[[argparse.Namespace], None] = arguments.run
+    subject = getattr(arguments, "input", arguments.command)
+    try:
+        command(arguments)
+    except UsageError as error:
+        print(f"cwic: {error}", file=sys.stderr)
+        return 2
+    except CodecError as error:
+        print(f"cwic: {subject}: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except (OSError, ValueError) as error:
+        print(f"cwic: {subject}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(prog="cwic", description="Content-weighted learned image codec.")
+    top.add_argument("--version", action="version", version=f"cwic {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        return sub
+
+    def add_models(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--models", type=Path, metavar="DIR", help="folder of further bundles, looked into first")
+
+    sub = add("encode", _encode, "compress an image file")
+    sub.add_argument("input", type=Path, metavar="INPUT")
+    sub.add_argument("-o", "--output", type=Path, metavar="OUT.cwic", help="default: INPUT with the suffix .cwic")
+    sub.add_argument("--model", default=bundle.DEFAULT_MODEL, metavar="ID", help="default: %(default)s")
+    add_models(sub)
+
+    sub = add("decode", _decode, "decompress a .cwic file")
+    sub.add_argument("input", type=Path, metavar="FILE.cwic")
+    sub.add_argument("-o", "--output", type=Path, metavar="OUT.png", help="default: FILE with the suffix .png")
+    add_models(sub)
+
+    sub = add("info", _info, "show header, model, chunk sizes and rate, without running a network")
+    sub.add_argument("input", type=Path, metavar="FILE.cwic")
+    sub.add_argument("--json", action="store_true", help="for machines")
+
+    sub = add("map", _map, "draw where the bits went, over the picture")
+    sub.add_argument("input", type=Path, metavar="FILE.cwic")
+    sub.add_argument("-o", "--output", type=Path, metavar="MAP.png", required=True)
+    add_models(sub)
+
+    sub = add("models", _models, "list the installed bundles")
+    add_models(sub)
+
+    sub = add("demo", _demo, "encode and decode a photograph and compare with JPEG at equal bytes")
+    sub.add_argument("input", type=Path, nargs="?", metavar="PHOTO", help="default: the portrait in the package")
+
+    sub = add("evaluate", _evaluate, "rate and quality over a folder, as tables, plots and a page [lab]")
+    sub.add_argument("input", type=Path, metavar="FOLDER")
+    sub.add_argument(
+        "--codec", action="append", metavar="NAME", help="bundle id, pattern, jpeg or jpeg2000; repeatable"
+    )
+    sub.add_argument("-o", "--output", type=Path, default=Path("report"), metavar="REPORT_DIR")
+    sub.add_argument("--crop", type=_size, metavar="WxH", help="centre crop, 752x496 for the paper's")
+    sub.add_argument("--pictures", type=int, default=4, metavar="N", help="images shown on the page")
+    add_models(sub)
+
+    sub = add("train", _train, "train a recipe, or go on where it stopped [lab]")
+    sub.add_argument("input", type=Path, metavar="RECIPE.toml")
+    sub.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR")
+
+    sub = add("export", _export, "make a bundle of a checkpoint, and prove that it does the same [lab]")
+    sub.add_argument("input", type=Path, metavar="CHECKPOINT")
+    sub.add_argument("-o", "--output", type=Path, required=True, metavar="BUNDLE", help="its name becomes the id")
+    sub.add_argument("--data", type=Path, default=Path(), metavar="DIR", help="what the recipe's paths are relative to")
+
+    sub = add("download", _download, "fetch the DIV2K photographs, going on where a transfer broke off [lab]")
+    sub.add_argument("input", type=Path, metavar="FOLDER")
+    return top
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    return int(width), int(height)
+
+
+def _output(arguments: argparse.Namespace, suffix: str) -> Path:
+    source: Path = arguments.input
+    output: Path = arguments.output or source.with_suffix(suffix)
+    if output.resolve() == source.resolve():
+        raise UsageError(f"{output} would overwrite the input; choose another name with -o")
+    return output
+
+
+def _encode(arguments: argparse.Namespace) -> None:
+    output = _output(arguments, ".cwic")
+    image = imagefile.read_image(arguments.input)
+    data = codec.encode(image, model=arguments.model, models_dir=arguments.models)
+    imagefile.write_bytes(output, data)
+    print(f"{output}: {len(data)} bytes, {codec.inspect(data).bits_per_pixel:.3f} bits per pixel")
+
+
+def _decode(arguments: argparse.Namespace) -> None:
+    output = _output(arguments, ".png")
+    imagefile.write_image(output, codec.decode(arguments.input.read_bytes(), models_dir=arguments.models))
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    info = codec.inspect(arguments.input.read_bytes())
+    if arguments.json:
+        print(json.dumps(dataclasses.asdict(info), indent=1))
+        return
+    print(f"{arguments.input}: {info.width} x {info.height}, {'grey' if info.colours == 1 else 'RGB'}")
+    print(f"  format version  {info.version}")
+    print(f"  model           {info.model_id} (hash {info.model_hash})")
+    print(f"  bytes           {info.n_bytes} ({info.bits_per_pixel:.4f} bits per pixel)")
+    for kind, n_bytes in info.chunks.items():
+        print(f"    {kind}          {n_bytes}")
+    print(f"    header etc.   {info.n_bytes - sum(info.chunks.values())}")
+
+
+def _map(arguments: argparse.Namespace) -> None:
+    from cwic import mapview
+
+    output = _output(arguments, ".png")
+    data = arguments.input.read_bytes()
+    picture = codec.decode(data, models_dir=arguments.models)
+    bits = codec.bits_per_block(data, models_dir=arguments.models)
+    imagefile.write_image(output, mapview.draw(picture, bits, title=f"{codec.inspect(data).model_id}: bits per pixel"))
+
+
+def _models(arguments: argparse.Namespace) -> None:
+    for found in bundle.available(arguments.models):
+        n_bytes = sum(file.stat().st_size for file in found.path.iterdir())
+        default = "  (default)" if found.id == bundle.DEFAULT_MODEL else ""
+        code = f"n = {found.channels}" + (f", L = {found.levels}" if found.levels else "")
+        print(
+            f"{found.id:24} {found.kind:12} {code:16} about {found.target_bpp:.2f} bpp"
+            f"  {n_bytes / 1e6:5.1f} MB  {found.hash.hex()[:16]}{default}"
+        )
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from cwic import demo
+
+    demo.run(arguments.input, Path())
+
+
+def _lab(module: str) -> Any:
+    """A laboratory module. Raises UsageError with what to install if its needs are not."""
+    try:
+        return importlib.import_module(f"cwic_lab.{module}")
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{LAB_NEEDED} (missing: {error.name})") from error
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    codecs = arguments.codec or ["autoencoder*", "li2018-*", "jpeg", "jpeg2000"]
+    summary = _lab("evaluate.rd").evaluate(
+        arguments.input, codecs, arguments.output,
+        models_dir=arguments.models, crop=arguments.crop, pictures=arguments.pictures,
+    )  # fmt: skip
+    print(summary)
+    print(f"{arguments.output / 'index.html'}")
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    print(_lab("train").train(arguments.input, runs=arguments.runs))
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    print(_lab("export").export(arguments.input, arguments.output, data=arguments.data))
+
+
+def _download(arguments: argparse.Namespace) -> None:
+    _lab("download").download_div2k(arguments.input)
+    print(arguments.input)

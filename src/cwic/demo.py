@@ -1,0 +1,93 @@
+"""`cwic demo`: a real photograph through every li2018 bundle, beside JPEG at equal bytes, and a picture to look at."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from cwic import bundle, codec, imagefile, metrics
+
+Pixels = NDArray[np.uint8]
+
+PHOTO = Path(__file__).parent / "data" / "astronaut.png"
+HEADING = ("model", "bytes", "bpp", "PSNR", "SSIM", "MS-SSIM", "encode", "decode")
+
+
+def run(photo: Path | None, folder: Path) -> None:
+    """Print a table and leave cwic-demo.png and cwic-demo.cwic in `folder`. Raises CodecError, OSError."""
+    image = imagefile.read_image(photo or PHOTO)
+    print(f"{photo or PHOTO.name}: {image.shape[1]} x {image.shape[0]}, {image.nbytes} bytes of pixels\n")
+    print("{:22} {:>8} {:>7} {:>7} {:>7} {:>8} {:>8} {:>8}".format(*HEADING))
+    for found in bundle.available():
+        if found.kind == "li2018":
+            shown = _compare(image, found.id)
+            if found.id == bundle.DEFAULT_MODEL:
+                kept = shown
+    data, decoded, jpeg = kept
+    imagefile.write_bytes(folder / "cwic-demo.cwic", data)
+    imagefile.write_image(folder / "cwic-demo.png", _side_by_side(image, decoded, len(data), *jpeg))
+    print(f"\nwrote cwic-demo.cwic ({bundle.DEFAULT_MODEL}) and cwic-demo.png: original, cwic, JPEG at equal bytes")
+
+
+def _compare(image: Pixels, model: str) -> tuple[bytes, Pixels, tuple[Pixels, int]]:
+    """Print a bundle's row and JPEG's; returns the file, its picture, and JPEG's picture and bytes."""
+    start = time.perf_counter()
+    data = codec.encode(image, model=model)
+    middle = time.perf_counter()
+    decoded = codec.decode(data)
+    end = time.perf_counter()
+    _row(model, image, decoded, len(data), f"{middle - start:7.2f}s {end - middle:7.2f}s")
+    jpeg, n_bytes, quality = largest_jpeg(image, len(data))
+    note = "" if n_bytes <= len(data) else "(its smallest, yet larger)"
+    _row(f"  JPEG quality {quality}", image, jpeg, n_bytes, note)
+    return data, decoded, (jpeg, n_bytes)
+
+
+def _row(name: str, image: Pixels, decoded: Pixels, n_bytes: int, note: str) -> None:
+    rate = 8 * n_bytes / (image.shape[0] * image.shape[1])
+    scores = [f"{metrics.psnr(image, decoded):7.2f}"]
+    for metric, width, smallest in ((metrics.ssim, 7, 11), (metrics.ms_ssim, 8, 161)):
+        fits = min(image.shape[:2]) >= smallest
+        scores.append(f"{metric(image, decoded):{width}.4f}" if fits else " " * (width - 1) + "-")
+    print(f"{name:22} {n_bytes:8} {rate:7.3f} {' '.join(scores)}  {note}")
+
+
+def largest_jpeg(image: Pixels, n_bytes: int) -> tuple[Pixels, int, int]:
+    """(picture, bytes, quality) of the largest JPEG of at most n_bytes; of quality 1 if even that is larger."""
+
+    def made(quality: int) -> bytes:
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG", quality=quality, optimize=True)
+        return buffer.getvalue()
+
+    low, high = 1, 96  # JPEG's size grows with its quality: bisect for the last that fits
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if len(made(middle)) <= n_bytes else (low, middle)
+    data = made(low)
+    with Image.open(io.BytesIO(data)) as picture:
+        return np.asarray(picture), len(data), low
+
+
+def _side_by_side(image: Pixels, decoded: Pixels, n_bytes: int, jpeg: Pixels, jpeg_bytes: int) -> Pixels:
+    """Original, decoded and JPEG in a row under captions: uint8 [H + caption, 3 W + gaps, 3]."""
+    captions = (
+        "original",
+        f"cwic: {n_bytes} bytes, {metrics.psnr(image, decoded):.2f} dB",
+        f"JPEG: {jpeg_bytes} bytes, {metrics.psnr(image, jpeg):.2f} dB",
+    )
+    height, width = image.shape[:2]
+    gap, caption = 8, 32
+    sheet = Image.new("RGB", (3 * width + 2 * gap, height + caption), "white")
+    pen = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=max(10, min(20, width // 18)))
+    for number, (text, picture) in enumerate(zip(captions, (image, decoded, jpeg), strict=True)):
+        left = number * (width + gap)
+        sheet.paste(Image.fromarray(picture).convert("RGB"), (left, caption))
+        pen.text((left + 4, 4), text, fill="black", font=font)
+    return np.asarray(sheet)
