@@ -80,7 +80,8 @@ def export(
 ) -> Path:
     """Write the bundle directory `out` (its name is the model's id) from a checkpoint; returns `out`.
 
-    data: folder that the recipe's data paths are relative to, after $CWIC_DATA. Raises FileExistsError if it exists (bundles are immutable), ParityError if a check fails.
+    data: folder that the recipe's data paths are relative to, after $CWIC_DATA. Raises FileExistsError if `out`
+    exists (bundles are immutable), ParityError if a check fails.
     """
     if out.exists():
         raise FileExistsError(f"{out} exists; a published bundle is never overwritten, choose a new id")

@@ -118,7 +118,8 @@ class ContextNetwork:
         hidden = _shift(hidden @ self._weight2 + self._bias2, SHIFT2)
         total = (hidden @ self._weight3)[:, 0] + self._bias3
         half = N_INDICES // 2
-        return np.clip(np.floor(total * np.float32(2.0**-SHIFT3)) + half, 0, N_INDICES - 1).astype(np.int64)
+        index: Ints = np.clip(np.floor(total * np.float32(2.0**-SHIFT3)) + half, 0, N_INDICES - 1).astype(np.int64)
+        return index
 
     def probability_of(self, index: Ints) -> NDArray[np.uint16]:
         """P(bit = 1) times 65536: uint16 [N] from table indices [N]."""

@@ -1,8 +1,8 @@
 """The content-weighted codec of Li et al. (CVPR 2018): binarizer, importance map, mask, and the whole network.
 
-    planes x --Encoder--> features F --CodeHead--> latents e in (0,1) --Binarizer--> bits b --((2b-1) m)--> Decoder --> planes
+    planes x --Encoder--> features F --CodeHead--> latents e --Binarizer--> bits b --((2b-1) m)--> Decoder --> planes
                               |                                                            ^
-                              '--ImportanceNet--> importance p in (0,1) --ImportanceMask--' m (0 or 1, a prefix of channels)
+                              '--ImportanceNet--> importance p --ImportanceMask-----' m (0 or 1, a prefix of channels)
 
 Legend: B batch, n code channels, L importance levels, h = H/8, w = W/8, k = 1..n channel, (i, j) position.
 Equation numbers are not given: the facts are those of the paper's section 3 and of the authors' released layers;

@@ -52,9 +52,9 @@ RIDGE = 1e-3
 
 
 def start_transform(network: Li2018 | Autoencoder, planes: Tensor, coarseness: float = 1.0) -> None:
-    """Overwrite the first weights of a network on the CPU by a transform codec fitted to planes float [B,3,H,W] in [-1,1].
+    """Overwrite the first weights of a network on the CPU by a codec fitted to planes float [B,3,H,W] in [-1,1].
 
-    coarseness: factor on the thresholds of the paired bits; the greater, the rarer they are set and the lower the rate.
+    coarseness: factor on the thresholds of the paired bits; the greater, the rarer they are set, the lower the rate.
     Raises ValueError for a network too narrow to carry 48 and 192 values through its layers.
     """
     if network.encoder[0].out_channels < SUB_SIZE or network.decoder[0].out_channels < BLOCK_SIZE:
@@ -225,7 +225,7 @@ def _fold_back(block: ResidualBlock, unit: int, channel: int) -> None:
 
 
 def _start_products(conv: nn.Module, bits: list[tuple[int, int]]) -> None:
-    """The decoder's first convolution: each sign by itself, and ReLUs of sums that span the products of a component's."""
+    """The decoder's first convolution: each sign by itself, and ReLUs of sums that span a component's products."""
     rows: list[tuple[list[int], float, float]] = [([channel], 1.0, 1.0) for channel in range(len(bits))]
     mine: dict[int, list[int]] = {}
     for channel, (component, bit) in enumerate(bits):

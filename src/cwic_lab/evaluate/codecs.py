@@ -1,0 +1,118 @@
+"""The codecs under test, each: picture -> bytes of a real file -> picture, at one or several settings."""
+
+from __future__ import annotations
+
+import fnmatch
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+import cwic
+from cwic import bundle
+
+Pixels = NDArray[np.uint8]
+
+
+class Codec(Protocol):
+    """name; settings: from low rate to high; encode and decode at one of them."""
+
+    name: str
+    settings: Sequence[float]
+
+    def encode(self, image: Pixels, setting: float) -> bytes: ...
+
+    def decode(self, data: bytes) -> Pixels: ...
+
+
+@dataclass(frozen=True)
+class Cwic:
+    """A bundle: one setting, its target in bits per pixel."""
+
+    name: str
+    settings: Sequence[float]
+    kind: str
+    models_dir: Path | None
+
+    def encode(self, image: Pixels, setting: float) -> bytes:
+        return cwic.encode(image, model=self.name, models_dir=self.models_dir)
+
+    def decode(self, data: bytes) -> Pixels:
+        return cwic.decode(data, models_dir=self.models_dir)
+
+
+@dataclass(frozen=True)
+class Jpeg:
+    """Pillow's JPEG (libjpeg-turbo), 4:2:0, optimised Huffman tables. setting: quality 1..95."""
+
+    name: str = "jpeg"
+    settings: Sequence[float] = (2, 4, 6, 8, 11, 14, 18, 22, 26, 31, 36, 42, 48, 56, 64, 72, 80, 86, 90)
+
+    def encode(self, image: Pixels, setting: float) -> bytes:
+        return _saved(image, "JPEG", quality=int(setting), optimize=True, subsampling="4:2:0")
+
+    def decode(self, data: bytes) -> Pixels:
+        return _opened(data)
+
+
+@dataclass(frozen=True)
+class Jpeg2000:
+    """Pillow's JPEG 2000 (OpenJPEG), irreversible wavelet, one layer. setting: aimed-at bits per pixel."""
+
+    name: str = "jpeg2000"
+    settings: Sequence[float] = (0.08, 0.12, 0.17, 0.23, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 1.25, 1.6, 2.0)
+
+    def encode(self, image: Pixels, setting: float) -> bytes:
+        bits = 8 * (image.shape[2] if image.ndim == 3 else 1)
+        return _saved(image, "JPEG2000", quality_mode="rates", quality_layers=[bits / setting], irreversible=True)
+
+    def decode(self, data: bytes) -> Pixels:
+        return _opened(data)
+
+
+def find_codecs(names: Sequence[str], models_dir: Path | None = None) -> list[Codec]:
+    """The codecs that names or patterns (`li2018-*`) stand for. Raises ValueError for one that matches nothing."""
+    known: dict[str, Codec] = {
+        found.id: Cwic(found.id, (found.target_bpp,), found.kind, models_dir) for found in bundle.available(models_dir)
+    }
+    known |= {"jpeg": Jpeg(), "jpeg2000": Jpeg2000()}
+    chosen: dict[str, Codec] = {}
+    for name in names:
+        matching = fnmatch.filter(known, name)
+        if not matching:
+            raise ValueError(f"codec {name!r}; available: {', '.join(known)}")
+        chosen |= {match: known[match] for match in matching}
+    return list(chosen.values())
+
+
+def match_bytes(codec: Codec, image: Pixels, n_bytes: int) -> tuple[bytes, float]:
+    """The classical codec's largest file of at most n_bytes, and its setting; its smallest if none fits."""
+    if codec.name == "jpeg":
+        low, high = 1, 96
+        while high - low > 1:  # files grow with quality
+            middle = (low + high) // 2
+            low, high = (middle, high) if len(codec.encode(image, middle)) <= n_bytes else (low, middle)
+        return codec.encode(image, low), low
+    rate = 8 * n_bytes / (image.shape[0] * image.shape[1])
+    for _ in range(12):  # OpenJPEG lands a little off the rate asked for
+        data = codec.encode(image, rate)
+        if len(data) <= n_bytes:
+            break
+        rate *= 0.98 * n_bytes / len(data)
+    return data, rate
+
+
+def _saved(image: Pixels, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _opened(data: bytes) -> Pixels:
+    with Image.open(io.BytesIO(data)) as picture:
+        return np.asarray(picture)

@@ -1,0 +1,199 @@
+"""Rate and distortion over a folder: rows for every image and setting, set means, plots, and the equal-rate table."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from cwic import imagefile, metrics
+from cwic.errors import CodecError
+from cwic_lab.evaluate import report
+from cwic_lab.evaluate.codecs import Codec, find_codecs
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402  (the backend must be chosen first)
+
+log = logging.getLogger(__name__)
+
+Pixels = NDArray[np.uint8]
+Row = dict[str, Any]
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm"}
+QUALITIES = {"psnr": "PSNR, dB", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
+FIGURES = ("bytes", "bpp", "psnr", "mse", "ssim", "ms_ssim", "encode_s", "decode_s")
+# Li et al., model 5 on the 752x496 crops, computed from the authors' own pictures and counted bits.
+AUTHORS_CROP = (752, 496)
+AUTHORS = {"bpp": 0.6714, "psnr": 33.47, "ssim": 0.913, "ms_ssim": 0.979}
+
+
+def evaluate(
+    folder: Path, codecs: Sequence[str], out: Path, *,
+    models_dir: Path | None = None, crop: tuple[int, int] | None = None, pictures: int = 4,
+) -> str:  # fmt: skip
+    """Evaluate codecs over the images of a folder; leaves rows.csv, rows.json, rd-*.png/svg and index.html in `out`.
+
+    codecs: names or patterns. crop: (width, height) of a centre crop. pictures: how many images the page shows.
+    Returns the summary as text. Raises ValueError for an unknown codec or a folder without readable images.
+    """
+    chosen = find_codecs(codecs, models_dir)
+    images = read_images(folder, crop)
+    out.mkdir(parents=True, exist_ok=True)
+    rows = [
+        measure(codec, setting, name, image, out / "files")
+        for codec, setting, name, image in tqdm(
+            [(c, s, n, i) for c in chosen for s in c.settings for n, i in images.items()], desc="images", disable=None
+        )
+    ]
+    means = set_means(rows)
+    with (out / "rows.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    (out / "rows.json").write_text(json.dumps({"rows": rows, "means": means}, indent=1), encoding="utf-8")
+    reference = AUTHORS if crop == AUTHORS_CROP else None
+    for quality in QUALITIES:
+        plot(means, quality, out / f"rd-{quality}", len(images), reference)
+    compared = at_equal_rate(means)
+    shown = dict(list(images.items())[:pictures])
+    report.write(out, folder.name, chosen, shown, means, compared, len(images), reference)
+    return as_text(means, compared)
+
+
+def read_images(folder: Path, crop: tuple[int, int] | None) -> dict[str, Pixels]:
+    """The folder's images by name; unreadable ones are reported and left out."""
+    images: dict[str, Pixels] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in SUFFIXES:
+            continue
+        try:
+            images[path.stem] = centre(imagefile.read_image(path), crop)
+        except (CodecError, OSError, ValueError) as error:
+            log.warning("left out: %s: %s", path.name, error)
+    if not images:
+        raise ValueError(f"no readable image in {folder}; looked for {', '.join(sorted(SUFFIXES))}")
+    return images
+
+
+def centre(image: Pixels, crop: tuple[int, int] | None) -> Pixels:
+    """The middle of an image, turned like it: crop (752, 496) of a 512x768 image is 496x752. None: the whole."""
+    if crop is None:
+        return image
+    height, width = image.shape[:2]
+    wide, high = crop if (width >= height) == (crop[0] >= crop[1]) else crop[::-1]
+    if high > height or wide > width:
+        raise ValueError(f"image is {width}x{height}, smaller than the crop {wide}x{high}")
+    top, left = (height - high) // 2, (width - wide) // 2
+    return np.ascontiguousarray(image[top : top + high, left : left + wide])
+
+
+def measure(codec: Codec, setting: float, name: str, image: Pixels, files: Path) -> Row:
+    """One image at one setting, through a file on disk."""
+    files.mkdir(parents=True, exist_ok=True)
+    path = files / f"{name}-{codec.name}"
+    start = time.perf_counter()
+    imagefile.write_bytes(path, codec.encode(image, setting))
+    middle = time.perf_counter()
+    decoded = codec.decode(path.read_bytes())
+    end = time.perf_counter()
+    n_bytes = path.stat().st_size
+    small = min(image.shape[:2])
+    return {
+        "image": name, "codec": codec.name, "setting": setting, "width": image.shape[1], "height": image.shape[0],
+        "bytes": n_bytes, "bpp": 8 * n_bytes / (image.shape[0] * image.shape[1]),
+        "psnr": metrics.psnr(image, decoded), "mse": metrics.mse(image, decoded),
+        "ssim": metrics.ssim(image, decoded) if small >= 11 else float("nan"),
+        "ms_ssim": metrics.ms_ssim(image, decoded) if small >= 161 else float("nan"),
+        "encode_s": middle - start, "decode_s": end - middle,
+    }  # fmt: skip
+
+
+def set_means(rows: Sequence[Row]) -> list[Row]:
+    """Means over the images for each (codec, setting), by rising rate; psnr_of_mean_mse beside the mean PSNR."""
+    groups: dict[tuple[str, float], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["codec"], row["setting"]), []).append(row)
+    means = []
+    for (codec, setting), group in groups.items():
+        mean: Row = {"codec": codec, "setting": setting, "images": len(group)}
+        mean |= {key: float(np.mean([row[key] for row in group])) for key in FIGURES}
+        mean["psnr_of_mean_mse"] = float(10 * np.log10(255**2 / max(mean["mse"], 1e-10)))
+        means.append(mean)
+    return sorted(means, key=lambda mean: (mean["codec"], mean["bpp"]))
+
+
+def at_equal_rate(means: Sequence[Row]) -> list[Row]:
+    """For each bundle's mean point: every classical codec's quality at that rate, linear in log rate between its means.
+
+    None where the rate lies outside the classical codec's range.
+    """
+    rows = []
+    classical = [name for name in ("jpeg", "jpeg2000") if any(mean["codec"] == name for mean in means)]
+    for point in means:
+        if point["codec"] in classical:
+            continue
+        for name in classical:
+            curve = [mean for mean in means if mean["codec"] == name]
+            row: Row = {"codec": point["codec"], "against": name, "bpp": point["bpp"]}
+            rates = np.log([mean["bpp"] for mean in curve])
+            inside = rates[0] <= np.log(point["bpp"]) <= rates[-1]
+            for quality in QUALITIES:
+                values = [mean[quality] for mean in curve]
+                row[quality] = point[quality]
+                row[f"{quality}_there"] = float(np.interp(np.log(point["bpp"]), rates, values)) if inside else None
+            rows.append(row)
+    return rows
+
+
+def plot(means: Sequence[Row], quality: str, path: Path, n_images: int, reference: Row | None) -> None:
+    """Quality against rate as path.png and path.svg; bundles of one kind are joined, classical codecs are grey."""
+    figure, axes = plt.subplots(figsize=(6, 4.2), layout="constrained")
+    styles = {"jpeg": ("0.6", "s"), "jpeg2000": ("0.3", "^")}
+    families: dict[str, list[Row]] = {}
+    for mean in means:
+        name = mean["codec"]
+        families.setdefault(name if name in styles else name.split("-")[0], []).append(mean)
+    for name, group in families.items():
+        colour, marker = styles.get(name, (None, "o"))
+        group = sorted(group, key=lambda mean: mean["bpp"])
+        axes.plot([m["bpp"] for m in group], [m[quality] for m in group], marker=marker, color=colour,
+                  label=name, markersize=4, linewidth=1.4)  # fmt: skip
+    if reference:
+        axes.plot(reference["bpp"], reference[quality], "k*", markersize=9, label="Li et al., model 5 (bits counted)")
+    axes.set(xlabel="bits per pixel", ylabel=QUALITIES[quality], title=f"mean of {n_images} images, real files")
+    axes.set_xlim(0, 1.5)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    for suffix in (".png", ".svg"):
+        figure.savefig(path.with_suffix(suffix), dpi=150)
+    plt.close(figure)
+
+
+def as_text(means: Sequence[Row], compared: Sequence[Row]) -> str:
+    """Two plain tables."""
+    lines = [
+        f"{'codec':22} {'setting':>8} {'bpp':>7} {'PSNR':>7} {'(mse)':>7} {'SSIM':>7} {'MS-SSIM':>8}  encode  decode"
+    ]
+    for m in means:
+        lines.append(
+            f"{m['codec']:22} {m['setting']:8g} {m['bpp']:7.4f} {m['psnr']:7.2f} {m['psnr_of_mean_mse']:7.2f}"
+            f" {m['ssim']:7.4f} {m['ms_ssim']:8.4f} {m['encode_s']:6.2f}s {m['decode_s']:6.2f}s"
+        )
+    lines += ["", "at equal rate (this codec / the other):"]
+    for row in compared:
+        pairs = [
+            f"{label} {row[quality]:.4g} / "
+            + ("-" if row[f"{quality}_there"] is None else f"{row[f'{quality}_there']:.4g}")
+            for quality, label in (("psnr", "PSNR"), ("ssim", "SSIM"), ("ms_ssim", "MS-SSIM"))
+        ]
+        lines.append(f"{row['codec']:22} {row['bpp']:.4f} bpp against {row['against']:9} {', '.join(pairs)}")
+    return "\n".join(lines)
