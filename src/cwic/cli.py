@@ -18,6 +18,7 @@ from typing import Any
 from cwic import __version__, bundle, codec, imagefile
 from cwic.errors import CodecError
 
+LAB_COMMANDS = ("evaluate", "train", "export", "download")
 LAB_NEEDED = 'this command needs the laboratory: pip install "cwic[lab]"'
 
 
@@ -39,10 +40,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CodecError as error:
         print(f"cwic: {subject}: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
-    except (OSError, ValueError) as error:
-        print(f"cwic: {subject}: {error}", file=sys.stderr)
+    except OSError as error:
+        where = error.filename or subject
+        print(f"cwic: {where}: {type(error).__name__}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except (ValueError, RuntimeError) as error:  # the laboratory's own; anything else of these types is a bug
+        if not (arguments.command in LAB_COMMANDS and _from_laboratory(error)):
+            raise
+        print(f"cwic: {subject}: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _from_laboratory(error: Exception) -> bool:
+    """Whether it is an error that cwic_lab raises on purpose: a type of its own, or a ValueError."""
+    return isinstance(error, ValueError) or type(error).__module__.startswith("cwic_lab")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -97,7 +109,8 @@ def parser() -> argparse.ArgumentParser:
 
     sub = add("train", _train, "train a recipe, or go on where it stopped [lab]")
     sub.add_argument("input", type=Path, metavar="RECIPE.toml")
-    sub.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR")
+    sub.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: %(default)s")
+    sub.add_argument("--no-resume", action="store_true", help="start anew even if there is a checkpoint")
 
     sub = add("export", _export, "make a bundle of a checkpoint, and prove that it does the same [lab]")
     sub.add_argument("input", type=Path, metavar="CHECKPOINT")
@@ -195,7 +208,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    print(_lab("train").train(arguments.input, runs=arguments.runs))
+    print(_lab("train").train(arguments.input, resume=not arguments.no_resume, runs=arguments.runs))
 
 
 def _export(arguments: argparse.Namespace) -> None:

@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from cwic import bundle, codec, imagefile, metrics
+from cwic.errors import ModelNotFound
 
 Pixels = NDArray[np.uint8]
 
 PHOTO = Path(__file__).parent / "data" / "astronaut.png"
 HEADING = ("model", "bytes", "bpp", "PSNR", "SSIM", "MS-SSIM", "encode", "decode")
+SMALLEST_WIDTH = 384  # of each picture shown
+GAP = 8
 
 
 def run(photo: Path | None, folder: Path) -> None:
@@ -23,12 +26,11 @@ def run(photo: Path | None, folder: Path) -> None:
     image = imagefile.read_image(photo or PHOTO)
     print(f"{photo or PHOTO.name}: {image.shape[1]} x {image.shape[0]}, {image.nbytes} bytes of pixels\n")
     print("{:22} {:>8} {:>7} {:>7} {:>7} {:>8} {:>8} {:>8}".format(*HEADING))
-    for found in bundle.available():
-        if found.kind == "li2018":
-            shown = _compare(image, found.id)
-            if found.id == bundle.DEFAULT_MODEL:
-                kept = shown
-    data, decoded, jpeg = kept
+    models = [found.id for found in bundle.available() if found.kind == "li2018"]
+    if bundle.DEFAULT_MODEL not in models:
+        raise ModelNotFound(f"the default model {bundle.DEFAULT_MODEL!r} is not installed; reinstall cwic")
+    results = {model: _compare(image, model) for model in models}
+    data, decoded, jpeg = results[bundle.DEFAULT_MODEL]
     imagefile.write_bytes(folder / "cwic-demo.cwic", data)
     imagefile.write_image(folder / "cwic-demo.png", _side_by_side(image, decoded, len(data), *jpeg))
     print(f"\nwrote cwic-demo.cwic ({bundle.DEFAULT_MODEL}) and cwic-demo.png: original, cwic, JPEG at equal bytes")
@@ -75,19 +77,30 @@ def largest_jpeg(image: Pixels, n_bytes: int) -> tuple[Pixels, int, int]:
 
 
 def _side_by_side(image: Pixels, decoded: Pixels, n_bytes: int, jpeg: Pixels, jpeg_bytes: int) -> Pixels:
-    """Original, decoded and JPEG in a row under captions: uint8 [H + caption, 3 W + gaps, 3]."""
+    """Original, decoded and JPEG in a row under captions of two lines: uint8 [H',W',3].
+
+    Pictures narrower than SMALLEST_WIDTH are enlarged by a whole factor, so that the captions have room.
+    """
     captions = (
-        "original",
-        f"cwic: {n_bytes} bytes, {metrics.psnr(image, decoded):.2f} dB",
-        f"JPEG: {jpeg_bytes} bytes, {metrics.psnr(image, jpeg):.2f} dB",
+        ("original", f"{image.shape[1]} x {image.shape[0]}"),
+        (f"cwic: {n_bytes} bytes", _figures(image, decoded)),
+        (f"JPEG: {jpeg_bytes} bytes", _figures(image, jpeg)),
     )
-    height, width = image.shape[:2]
-    gap, caption = 8, 32
-    sheet = Image.new("RGB", (3 * width + 2 * gap, height + caption), "white")
+    factor = -(-SMALLEST_WIDTH // image.shape[1])
+    height, width = factor * image.shape[0], factor * image.shape[1]
+    font_size = width // 18
+    caption = 3 * font_size
+    sheet = Image.new("RGB", (3 * width + 2 * GAP, height + caption), "white")
     pen = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=max(10, min(20, width // 18)))
-    for number, (text, picture) in enumerate(zip(captions, (image, decoded, jpeg), strict=True)):
-        left = number * (width + gap)
-        sheet.paste(Image.fromarray(picture).convert("RGB"), (left, caption))
-        pen.text((left + 4, 4), text, fill="black", font=font)
+    font = ImageFont.load_default(size=font_size)
+    for number, (lines, picture) in enumerate(zip(captions, (image, decoded, jpeg), strict=True)):
+        left = number * (width + GAP)
+        enlarged = picture.repeat(factor, axis=0).repeat(factor, axis=1)
+        sheet.paste(Image.fromarray(enlarged).convert("RGB"), (left, caption))
+        pen.text((left + 4, font_size // 4), "\n".join(lines), fill="black", font=font)
     return np.asarray(sheet)
+
+
+def _figures(image: Pixels, decoded: Pixels) -> str:
+    similar = f", SSIM {metrics.ssim(image, decoded):.3f}" if min(image.shape[:2]) >= 11 else ""
+    return f"{metrics.psnr(image, decoded):.2f} dB{similar}"

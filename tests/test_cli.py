@@ -1,0 +1,198 @@
+"""The commands: what they leave, what they print, and their exit codes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cwic
+from cwic import cli
+
+BUNDLES = Path(__file__).parent / "data" / "bundles"
+MODEL = ["--model", "tiny-li2018", "--models", str(BUNDLES)]
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    rows, columns = np.mgrid[0:33, 0:50]
+    Image.fromarray(np.stack([rows * 7, columns * 5, rows + columns], axis=-1).astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def coded(photo):
+    assert cli.main(["encode", str(photo), *MODEL]) == 0
+    return photo.with_suffix(".cwic")
+
+
+def one_line(capsys):
+    """The single line that a failed command leaves on stderr; it leaves nothing on stdout."""
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    return line
+
+
+def test_encode_and_decode_do_what_the_library_does(photo, tmp_path, capsys):
+    image = np.asarray(Image.open(photo))
+    assert cli.main(["encode", str(photo), *MODEL]) == 0
+    coded = photo.with_suffix(".cwic")
+    data = coded.read_bytes()
+    assert data == cwic.encode(image, model="tiny-li2018", models_dir=BUNDLES)
+    assert f"{len(data)} bytes" in capsys.readouterr().out
+    out = tmp_path / "back.png"
+    assert cli.main(["decode", str(coded), "-o", str(out), "--models", str(BUNDLES)]) == 0
+    np.testing.assert_array_equal(np.asarray(Image.open(out)), cwic.decode(data, models_dir=BUNDLES))
+
+
+def test_grey_stays_grey(tmp_path):
+    path = tmp_path / "grey.png"
+    Image.fromarray(np.full((9, 7), 90, np.uint8)).save(path)
+    coded, out = tmp_path / "grey.cwic", tmp_path / "out.png"
+    assert cli.main(["encode", str(path), "-o", str(coded), *MODEL]) == 0
+    assert cli.main(["decode", str(coded), "-o", str(out), "--models", str(BUNDLES)]) == 0
+    with Image.open(out) as picture:
+        assert (picture.mode, picture.size) == ("L", (7, 9))
+
+
+def test_info_for_people_and_for_machines(coded, capsys):
+    capsys.readouterr()
+    assert cli.main(["info", str(coded)]) == 0
+    text = capsys.readouterr().out
+    assert "50 x 33" in text and "tiny-li2018" in text and "IMAP" in text
+    assert cli.main(["info", str(coded), "--json"]) == 0
+    info = json.loads(capsys.readouterr().out)
+    n_bytes = coded.stat().st_size
+    assert (info["width"], info["height"], info["n_bytes"], info["model_id"]) == (50, 33, n_bytes, "tiny-li2018")
+    assert info["bits_per_pixel"] == pytest.approx(8 * n_bytes / (50 * 33))
+    assert set(info["chunks"]) == {"IMAP", "CODE"}
+
+
+def test_map_leaves_a_picture_larger_than_the_photo(coded, tmp_path):
+    out = tmp_path / "map.png"
+    assert cli.main(["map", str(coded), "-o", str(out), "--models", str(BUNDLES)]) == 0
+    with Image.open(out) as picture:
+        assert picture.mode == "RGB" and picture.width > 50 and picture.height > 33
+
+
+def test_models_lists_the_bundles_of_a_folder(capsys):
+    assert cli.main(["models", "--models", str(BUNDLES)]) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert {"tiny-autoencoder", "tiny-li2018"} <= set(listed)
+
+
+def test_a_damaged_file_is_one_line_with_the_errors_name(coded, tmp_path, capsys):
+    capsys.readouterr()
+    coded.write_bytes(coded.read_bytes()[:-1])
+    out = tmp_path / "out.png"
+    assert cli.main(["decode", str(coded), "-o", str(out), "--models", str(BUNDLES)]) == 1
+    assert one_line(capsys).startswith(f"cwic: {coded}: Truncated: ")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (["info", "photo.png"], "NotCwic"),
+        (["encode", "photo.png", "--model", "no-such"], "ModelNotFound"),
+        (["encode", "alpha.png", *MODEL], "UnsupportedImage"),
+        (["encode", "words.txt", *MODEL], "UnsupportedImage"),
+        (["info", "missing.cwic"], "FileNotFoundError"),
+        (["encode", "missing.png", *MODEL], "FileNotFoundError"),
+        (["encode", "photo.png", "-o", "no-folder/out.cwic", *MODEL], "FileNotFoundError"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_1(photo, command, name, monkeypatch, capsys):
+    monkeypatch.chdir(photo.parent)
+    Image.new("RGBA", (4, 4)).save("alpha.png")
+    Path("words.txt").write_text("no image")
+    before = set(Path().iterdir())
+    assert cli.main(command) == 1
+    line = one_line(capsys)
+    assert line.startswith("cwic: ") and f": {name}: " in line
+    assert set(Path().iterdir()) == before  # no output, whole or in part
+
+
+def test_a_bug_is_not_disguised_as_a_users_error(photo, monkeypatch):
+    def broken(*_, **__):
+        raise ValueError("our mistake")
+
+    monkeypatch.setattr(cli.codec, "encode", broken)
+    with pytest.raises(ValueError, match="our mistake"):
+        cli.main(["encode", str(photo), *MODEL])
+
+
+@pytest.mark.parametrize("output", ["photo.png", "../{}/photo.png"])
+def test_the_input_is_never_overwritten(photo, output, monkeypatch, capsys):
+    monkeypatch.chdir(photo.parent)
+    before = photo.read_bytes()
+    assert cli.main(["encode", "photo.png", "-o", output.format(photo.parent.name), *MODEL]) == 2
+    assert "overwrite" in one_line(capsys)
+    assert photo.read_bytes() == before
+
+
+def test_the_input_is_not_overwritten_through_the_default_name(coded, monkeypatch, capsys):
+    capsys.readouterr()
+    renamed = coded.rename(coded.with_suffix(".png"))
+    assert cli.main(["decode", str(renamed), "--models", str(BUNDLES)]) == 2
+    assert "overwrite" in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["shrink"], ["encode"], ["map", "x.cwic"], ["evaluate", "x", "--crop", "wide"], ["export", "x.pt"]],
+)
+def test_usage_errors_are_exit_code_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: cwic" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["evaluate", "x"], ["train", "x.toml"], ["export", "x.pt", "-o", "y"], ["download", "x"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_laboratory_commands_say_what_to_install(arguments, monkeypatch, capsys):
+    for module in [name for name in sys.modules if name.split(".")[0] == "cwic_lab"]:
+        monkeypatch.delitem(sys.modules, module)
+    for package in ("torch", "onnx", "matplotlib", "tqdm"):
+        monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    assert cli.main(arguments) == 2
+    assert 'pip install "cwic[lab]"' in one_line(capsys)
+
+
+def test_the_laboratory_is_given_what_the_command_line_says(tmp_path, monkeypatch, capsys):
+    calls = []
+
+    class Module:
+        @staticmethod
+        def train(*args, **kwargs):
+            calls.append((args, kwargs))
+            return "runs/x/last.pt"
+
+        @staticmethod
+        def evaluate(*args, **kwargs):
+            calls.append((args, kwargs))
+            return "table"
+
+    monkeypatch.setattr(cli, "_lab", lambda name: Module)
+    assert cli.main(["train", "x.toml", "--no-resume", "--runs", "r"]) == 0
+    assert cli.main(["evaluate", "f", "--codec", "jpeg", "--codec", "li2018-*", "--crop", "752x496"]) == 0
+    assert calls[0] == ((Path("x.toml"),), {"resume": False, "runs": Path("r")})
+    assert calls[1] == (
+        (Path("f"), ["jpeg", "li2018-*"], Path("report")),
+        {"models_dir": None, "crop": (752, 496), "pictures": 4},
+    )
+    assert "table" in capsys.readouterr().out
+
+
+def test_python_m_cwic():
+    done = subprocess.run([sys.executable, "-m", "cwic", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"cwic {cwic.__version__}"
