@@ -27,7 +27,7 @@ th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #eaee
 th:first-child, td:first-child { text-align: left; } th { background: #f6f8fa; }
 .win { color: #116329; font-weight: 600; } .loss { color: #a40e26; }
 .row { display: flex; flex-wrap: wrap; gap: 12px; } figure { margin: 0; }
-.plots figure { flex: 1 1 380px; } .pictures figure { flex: 1 1 300px; max-width: 400px; }
+.plots figure { flex: 1 1 380px; } .pictures { display: grid; grid-template-columns: repeat(3, 1fr); }
 img { width: 100%; height: auto; border-radius: 4px; } figcaption { font-size: .85rem; color: #57606a; }
 """
 
