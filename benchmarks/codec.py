@@ -2,15 +2,14 @@
 
     python benchmarks/codec.py PICTURE [--model ID ...] [--runs 5]
 
-Times are medians over the runs, in one process, after one run to warm up. Peak memory is the process's largest resident
-size when the stage has run in a fresh process that did only the stages before it; the cold start is `cwic decode`.
+Linux. Times are medians over the runs, in one process, after one to warm up. Peak memory is what a fresh process held
+at most that ran the stages up to this one; the cold start is `cwic decode`.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -85,6 +84,12 @@ def run(picture: Path, model: str, last: str | None = None) -> tuple[dict[str, f
     return seconds, made
 
 
+def peak_memory() -> float:
+    """MB this process has held at most. Linux: getrusage would count the parent's memory from before exec."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
 def peak_of(picture: Path, model: str, stage: str) -> float:
     """MB resident at most in a fresh process that runs the stages up to this one."""
     command = [sys.executable, __file__, str(picture), "--model", model, "--only", stage]
@@ -100,7 +105,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.only:
         run(arguments.picture, arguments.model[0], arguments.only)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(peak_memory())
         return
     print(f"{os.cpu_count()} cores, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', '-')}")
     for model in arguments.model or [found.id for found in bundle.available()]:
