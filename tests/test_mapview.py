@@ -25,5 +25,11 @@ def test_any_size(shape):
     assert sheet.shape[0] >= mapview.SMALLEST_HEIGHT and sheet.shape[1] > shape[1] + mapview.LABEL_WIDTH
 
 
+def test_the_title_is_whole_on_a_tiny_picture():
+    narrow, wide = (mapview.draw(np.zeros((8, 8, 3), np.uint8), np.ones((1, 1)), title=t) for t in ("b", "b" * 60))
+    assert wide.shape[1] > narrow.shape[1]
+    assert (wide[:, -mapview.MARGIN :] == 255).all() and (wide[:, : mapview.MARGIN] == 255).all()
+
+
 def test_nothing_coded_is_drawn_too():
     assert mapview.draw(np.zeros((8, 8), np.uint8), np.zeros((1, 1))).max() == 255

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -26,11 +28,13 @@ def draw(picture: NDArray[np.uint8], bits: NDArray[np.floating], title: str = "b
     grey = (picture.mean(axis=2) if picture.ndim == 3 else picture)[:, :, None]
     blended = OPACITY * overlay[:height, :width] + (1 - OPACITY) * grey
 
+    label, font = f"{title} (mean {rates.mean():.3f})", ImageFont.load_default(size=15)
     body = max(height, SMALLEST_HEIGHT)
-    sheet = Image.new("RGB", (width + 3 * MARGIN + BAR_WIDTH + LABEL_WIDTH, body + TITLE_HEIGHT + MARGIN), "white")
+    whole = max(width + 3 * MARGIN + BAR_WIDTH + LABEL_WIDTH, math.ceil(font.getlength(label)) + 2 * MARGIN)
+    sheet = Image.new("RGB", (whole, body + TITLE_HEIGHT + MARGIN), "white")
     sheet.paste(Image.fromarray(blended.round().astype(np.uint8)), (MARGIN, TITLE_HEIGHT))
     pen = ImageDraw.Draw(sheet)
-    pen.text((MARGIN, 6), f"{title} (mean {rates.mean():.3f})", fill="black", font=ImageFont.load_default(size=15))
+    pen.text((MARGIN, 6), label, fill="black", font=font)
     left = width + 2 * MARGIN
     ramp = _colours(np.linspace(1, 0, body))[:, None].repeat(BAR_WIDTH, axis=1)
     sheet.paste(Image.fromarray(ramp.round().astype(np.uint8)), (left, TITLE_HEIGHT))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import logging
 import time
@@ -59,14 +60,16 @@ def evaluate(
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    (out / "rows.json").write_text(json.dumps({"rows": rows, "means": means}, indent=1), encoding="utf-8")
+    compared, by_image = at_equal_rate(means), image_by_image(rows)
+    tables = {"rows": rows, "means": means, "at_equal_rate": compared, "image_by_image": by_image}
+    finite = {name: _finite(table) for name, table in tables.items()}
+    (out / "rows.json").write_text(json.dumps(finite, indent=1), encoding="utf-8")
     reference = AUTHORS if crop == AUTHORS_CROP else None
     for quality in QUALITIES:
         plot(means, quality, out / f"rd-{quality}", len(images), reference)
-    compared = at_equal_rate(means)
     shown = dict(list(images.items())[:pictures])
-    report.write(out, folder.name, chosen, shown, means, compared, len(images), reference)
-    return as_text(means, compared)
+    report.write(out, folder.name, chosen, shown, means, compared, by_image, len(images), reference)
+    return as_text(means, compared, by_image)
 
 
 def read_images(folder: Path, crop: tuple[int, int] | None) -> dict[str, Pixels]:
@@ -76,7 +79,8 @@ def read_images(folder: Path, crop: tuple[int, int] | None) -> dict[str, Pixels]
         if path.suffix.lower() not in SUFFIXES:
             continue
         try:
-            images[path.stem] = centre(imagefile.read_image(path), crop)
+            name = path.name if path.stem in images else path.stem  # a.png beside a.jpg
+            images[name] = centre(imagefile.read_image(path), crop)
         except (CodecError, OSError, ValueError) as error:
             log.warning("left out: %s: %s", path.name, error)
     if not images:
@@ -97,7 +101,7 @@ def centre(image: Pixels, crop: tuple[int, int] | None) -> Pixels:
 
 
 def measure(codec: Codec, setting: float, name: str, image: Pixels, files: Path) -> Row:
-    """One image at one setting, through a file on disk."""
+    """One image at one setting, through a file on disk. SSIM or MS-SSIM is NaN for a picture too small for it."""
     files.mkdir(parents=True, exist_ok=True)
     path = files / f"{name}-{codec.name}"
     start = time.perf_counter()
@@ -131,9 +135,22 @@ def set_means(rows: Sequence[Row]) -> list[Row]:
     return sorted(means, key=lambda mean: (mean["codec"], mean["bpp"]))
 
 
+def _finite(rows: Sequence[Row]) -> list[Row]:
+    """Rows for JSON, which knows neither NaN (picture too small) nor infinity (equal pictures): None instead."""
+    return [
+        {key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in row.items()}
+        for row in rows
+    ]
+
+
 def at_equal_rate(means: Sequence[Row]) -> list[Row]:
     """For each bundle's mean point: every classical codec's quality at that rate, linear in log rate between its means.
 
+    It depends on how a codec shares its bits among the images: JPEG 2000 gives each the same rate, at a loss to its
+    mean quality, where a bundle and JPEG give more to the busy ones. image_by_image() does not.
+
+
+    Each quality comes with `_there`, the other's, and `_gain`, the difference: positive where the bundle wins.
     None where the rate lies outside the classical codec's range.
     """
     rows = []
@@ -149,9 +166,43 @@ def at_equal_rate(means: Sequence[Row]) -> list[Row]:
             for quality in QUALITIES:
                 values = [mean[quality] for mean in curve]
                 row[quality] = point[quality]
-                row[f"{quality}_there"] = float(np.interp(np.log(point["bpp"]), rates, values)) if inside else None
+                there = float(np.interp(np.log(point["bpp"]), rates, values)) if inside else None
+                row[f"{quality}_there"] = there
+                row[f"{quality}_gain"] = None if there is None else point[quality] - there
             rows.append(row)
     return rows
+
+
+def image_by_image(rows: Sequence[Row]) -> list[Row]:
+    """As at_equal_rate, but each image's file is held against that image's own curve, and then the means are taken.
+
+    images: how many count, all those whose rate lies inside the other codec's curve. ssim_wins: in how many of them
+    the bundle's SSIM is the higher. Nothing is claimed (None) where none counts.
+    """
+    curves: dict[tuple[str, str], list[Row]] = {}
+    for row in sorted(rows, key=lambda row: float(row["bpp"])):
+        curves.setdefault((row["codec"], row["image"]), []).append(row)
+    classical = [name for name in ("jpeg", "jpeg2000") if any(codec == name for codec, _ in curves)]
+    bundles = dict.fromkeys(row["codec"] for row in rows if row["codec"] not in classical)
+    compared = []
+    for codec, against in itertools.product(bundles, classical):
+        pairs = []
+        for point in (row for row in rows if row["codec"] == codec):
+            curve = curves[against, point["image"]]
+            if curve[0]["bpp"] <= point["bpp"] <= curve[-1]["bpp"]:
+                rates = np.log([row["bpp"] for row in curve])
+                pairs.append((point, {q: np.interp(np.log(point["bpp"]), rates, [row[q] for row in curve])
+                                      for q in QUALITIES}))  # fmt: skip
+        result: Row = {"codec": codec, "against": against, "images": len(pairs)}
+        result["bpp"] = float(np.mean([point["bpp"] for point, _ in pairs])) if pairs else float("nan")
+        result["ssim_wins"] = sum(bool(point["ssim"] > there["ssim"]) for point, there in pairs)
+        for quality in QUALITIES:
+            ours = float(np.mean([point[quality] for point, _ in pairs])) if pairs else float("nan")
+            there = float(np.mean([there[quality] for _, there in pairs])) if pairs else None
+            result |= {quality: ours, f"{quality}_there": there}
+            result[f"{quality}_gain"] = None if there is None else ours - there
+        compared.append(result)
+    return compared
 
 
 def plot(means: Sequence[Row], quality: str, path: Path, n_images: int, reference: Row | None) -> None:
@@ -178,8 +229,8 @@ def plot(means: Sequence[Row], quality: str, path: Path, n_images: int, referenc
     plt.close(figure)
 
 
-def as_text(means: Sequence[Row], compared: Sequence[Row]) -> str:
-    """Two plain tables."""
+def as_text(means: Sequence[Row], compared: Sequence[Row], by_image: Sequence[Row]) -> str:
+    """Three plain tables."""
     lines = [
         f"{'codec':22} {'setting':>8} {'bpp':>7} {'PSNR':>7} {'(mse)':>7} {'SSIM':>7} {'MS-SSIM':>8}  encode  decode"
     ]
@@ -188,12 +239,16 @@ def as_text(means: Sequence[Row], compared: Sequence[Row]) -> str:
             f"{m['codec']:22} {m['setting']:8g} {m['bpp']:7.4f} {m['psnr']:7.2f} {m['psnr_of_mean_mse']:7.2f}"
             f" {m['ssim']:7.4f} {m['ms_ssim']:8.4f} {m['encode_s']:6.2f}s {m['decode_s']:6.2f}s"
         )
-    lines += ["", "at equal rate (this codec / the other):"]
-    for row in compared:
-        pairs = [
-            f"{label} {row[quality]:.4g} / "
-            + ("-" if row[f"{quality}_there"] is None else f"{row[f'{quality}_there']:.4g}")
-            for quality, label in (("psnr", "PSNR"), ("ssim", "SSIM"), ("ms_ssim", "MS-SSIM"))
-        ]
-        lines.append(f"{row['codec']:22} {row['bpp']:.4f} bpp against {row['against']:9} {', '.join(pairs)}")
+    lines += ["", "set means at equal rate (this codec / the other: difference):", *map(_compared_line, compared)]
+    lines += ["", "image by image at equal rate (the same), and the images with the higher SSIM:"]
+    lines += [f"{_compared_line(row)}; {row['ssim_wins']} of {row['images']}" for row in by_image]
     return "\n".join(lines)
+
+
+def _compared_line(row: Row) -> str:
+    pairs = []
+    for quality, label in (("psnr", "PSNR"), ("ssim", "SSIM"), ("ms_ssim", "MS-SSIM")):
+        there, gain = row[f"{quality}_there"], row[f"{quality}_gain"]
+        other = "-" if there is None else f"{there:.4g}: {gain:+.4f}"
+        pairs.append(f"{label} {row[quality]:.4g} / {other}")
+    return f"{row['codec']:22} {row['bpp']:.4f} bpp against {row['against']:9} {', '.join(pairs)}"

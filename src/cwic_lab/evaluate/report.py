@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ img { width: 100%; height: auto; border-radius: 4px; } figcaption { font-size: .
 
 def write(
     out: Path, title: str, codecs: Sequence[Codec], images: Mapping[str, Pixels], means: Sequence[Row],
-    compared: Sequence[Row], n_images: int, reference: Row | None,
+    compared: Sequence[Row], by_image: Sequence[Row], n_images: int, reference: Row | None,
 ) -> None:  # fmt: skip
     """Write out/index.html and the pictures beside it."""
     (out / "pictures").mkdir(exist_ok=True)
@@ -43,8 +44,13 @@ def write(
         "<p>Rates are lengths of files on disk, headers and map included. Quality is of the decoded 8-bit picture;"
         " means over the images.</p>",
         "<h2>At equal rate</h2>",
-        "<p>JPEG and JPEG 2000 between their measured points, linear in log rate.</p>",
+        "<p>JPEG and JPEG 2000 between their measured points, linear in log rate; a dash where the rate lies outside"
+        " them. Green: the bundle is better; red: the other.</p>",
         _equal_rate_table(compared),
+        "<h3>Image by image</h3>",
+        "<p>Each file against the same image's own JPEG and JPEG 2000 curves at the rate of that file; then the means."
+        " It does not matter here how a codec shares its bits among the images.</p>",
+        _equal_rate_table(by_image),
         '<h2>Rate and distortion</h2><div class="row plots">',
         *(f'<figure><img src="rd-{quality}.svg" alt="{quality}"></figure>' for quality in ("ssim", "ms_ssim", "psnr")),
         "</div>",
@@ -75,18 +81,35 @@ def _pictures(out: Path, name: str, image: Pixels, bundle: Cwic, codecs: Sequenc
     if bundle.kind == "li2018":
         bits = runtime.bits_per_block(data, models_dir=bundle.models_dir)
         shown.append((mapview.draw(decoded, bits), "bits per pixel of each 8x8 block"))
+    files = [_file_row(bundle.name, image, decoded, len(data))]
     for other in codecs:
         if not isinstance(other, Cwic):
-            matched, _ = match_bytes(other, image, len(data))
-            shown.append(
-                (other.decode(matched), f"{other.name}: {_figures(image, other.decode(matched), len(matched))}")
-            )
+            matched, setting = match_bytes(other, image, len(data))
+            picture = other.decode(matched)
+            shown.append((picture, f"{other.name}: {_figures(image, picture, len(matched))}"))
+            files.append(_file_row(f"{other.name} at {setting:.4g}", image, picture, len(matched)))
     figures = []
     for number, (picture, caption) in enumerate(shown):
         file = f"pictures/{name}-{bundle.name}-{number}.png"
         imagefile.write_image(out / file, picture)
-        figures.append(f'<figure><img src="{file}" loading="lazy"><figcaption>{escape(caption)}</figcaption></figure>')
-    return f'<h3>{escape(bundle.name)}</h3><div class="row pictures">{"".join(figures)}</div>'
+        figures.append(
+            f'<figure><a href="{quote(file)}"><img src="{quote(file)}" alt="{escape(caption)}" loading="lazy"></a>'
+            f"<figcaption>{escape(caption)}</figcaption></figure>"
+        )
+    table = f"<table><tr><th>file<th>bytes<th>bpp<th>PSNR, dB<th>SSIM<th>MS-SSIM</tr>{''.join(files)}</table>"
+    return f'<h3>{escape(bundle.name)}</h3><div class="row pictures">{"".join(figures)}</div>{table}'
+
+
+def _file_row(name: str, image: Pixels, decoded: Pixels, n_bytes: int) -> str:
+    """One file's figures as a row of the table below its pictures; a dash for a picture too small."""
+    side = min(image.shape[:2])
+    cells = [
+        escape(name), str(n_bytes), f"{8 * n_bytes / (image.shape[0] * image.shape[1]):.4f}",
+        f"{metrics.psnr(image, decoded):.2f}",
+        f"{metrics.ssim(image, decoded):.4f}" if side >= 11 else "-",
+        f"{metrics.ms_ssim(image, decoded):.4f}" if side >= 161 else "-",
+    ]  # fmt: skip
+    return "<tr><td>" + "<td>".join(cells) + "</tr>"
 
 
 def _figures(image: Pixels, decoded: Pixels, n_bytes: int) -> str:
@@ -96,15 +119,22 @@ def _figures(image: Pixels, decoded: Pixels, n_bytes: int) -> str:
 
 
 def _equal_rate_table(compared: Sequence[Row]) -> str:
-    head = "<tr><th>bundle<th>bpp<th>against<th>PSNR<th>there<th>SSIM<th>there<th>MS-SSIM<th>there</tr>"
+    names = {"psnr": ("PSNR, dB", 2), "ssim": ("SSIM", 4), "ms_ssim": ("MS-SSIM", 4)}
+    head = "<tr><th rowspan=2>bundle<th rowspan=2>bpp<th rowspan=2>against"
+    head += "".join(f"<th colspan=3>{name}" for name, _ in names.values()) + "</tr><tr>"
+    head += "<th>bundle<th>other<th>difference" * len(names) + "</tr>"
     body = []
     for row in compared:
-        cells = [escape(row["codec"]), f"{row['bpp']:.4f}", escape(row["against"])]
-        for quality, digits in (("psnr", 2), ("ssim", 4), ("ms_ssim", 4)):
-            there = row[f"{quality}_there"]
-            mark = "" if there is None else "win" if row[quality] > there else "loss"
-            cells.append(f'<span class="{mark}">{row[quality]:.{digits}f}</span>')
-            cells.append("-" if there is None else f"{there:.{digits}f}")
+        wins = f" (SSIM: {row['ssim_wins']} of {row['images']} images)" if "ssim_wins" in row else ""
+        cells = [escape(row["codec"]), f"{row['bpp']:.4f}", escape(row["against"]) + wins]
+        for quality, (_, digits) in names.items():
+            there, gain = row[f"{quality}_there"], row[f"{quality}_gain"]
+            cells.append(f"{row[quality]:.{digits}f}")
+            if there is None:
+                cells += ["-", "-"]
+            else:
+                mark = "win" if gain > 0 else "loss" if gain < 0 else ""
+                cells += [f"{there:.{digits}f}", f'<span class="{mark}">{gain:+.{digits}f}</span>']
         body.append("<tr><td>" + "<td>".join(cells) + "</tr>")
     return f"<table>{head}{''.join(body)}</table>"
 
