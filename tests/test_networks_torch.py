@@ -12,6 +12,8 @@ from cwic import demo
 from cwic_lab import networks  # noqa: E402
 from cwic_lab.networks.li2018 import Binarizer, ImportanceMask, Li2018  # noqa: E402
 from cwic_lab.networks.start import start_transform  # noqa: E402
+from cwic_lab.networks.start_blocks import components_of  # noqa: E402
+from cwic_lab.networks.start_code import choose_pairs, fit_activity  # noqa: E402
 
 SHAPES = [(64, 16), (128, 32)]
 
@@ -114,20 +116,62 @@ def test_unknown_kind_and_option_are_named():
         networks.build("li2018", n=65, levels=16)
 
 
-def test_transform_start_is_a_codec():
-    """Before any training the started network must describe a photograph far better than its mean colour does."""
-    torch.manual_seed(0)
+@pytest.fixture(scope="module")
+def photograph():
+    """Crops of the demo's photograph: float [B,3,64,64] in [-1,1]."""
     with Image.open(demo.PHOTO) as photo:
         whole = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].float() / 127.5 - 1
-    planes = torch.nn.functional.unfold(whole, 64, stride=32).view(3, 64, 64, -1).permute(3, 0, 1, 2)
+    return torch.nn.functional.unfold(whole, 64, stride=32).view(3, 64, 64, -1).permute(3, 0, 1, 2)
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_transform_start_is_a_codec(photograph, adaptive):
+    """Before any training the started network must describe a photograph far better than its mean colour does."""
+    torch.manual_seed(0)
     network = Li2018(128, 32, 0.375)
-    start_transform(network, planes)
+    start_transform(network, photograph, 60.0, adaptive)
     with torch.no_grad():
-        decoded, _, _ = network(planes, torch.full((len(planes),), 128))
-    error = (decoded - planes).square().mean()
-    assert error < 0.05 * planes.var()
+        decoded, mask, importance = network(photograph)
+    error = (decoded - photograph).square().mean()
+    assert error < 0.03 * photograph.var()
+    levels = (importance * 32).floor().clamp(max=31).unique().tolist()
+    assert levels == ([28, 29, 30, 31] if adaptive else [31])
+    assert (mask.sum(dim=1, keepdim=True) == 4 * (importance * 32).floor()).all()
+
+
+def test_transform_start_makes_the_bits_it_describes(photograph):
+    """The started encoder against the quantizer written out in NumPy: Gray code, thresholds, activity, map."""
+    torch.manual_seed(0)
+    network = Li2018(64, 16, 0.375)
+    start_transform(network, photograph, 60.0)
+    with torch.no_grad():
+        latents, importance = network.analysis(photograph)
+    bits = (latents > 0.5).permute(0, 2, 3, 1).reshape(-1, 64).numpy()
+
+    components = components_of(photograph)
+    values, deviation = components.values, components.deviation
+    expected = []
+    for component, count in enumerate((6, 4)):
+        cell = np.floor(values[:, component] / (8 * deviation[component]) * 2**count).astype(int) + 2 ** (count - 1)
+        cell = cell.clip(0, 2**count - 1)
+        gray = cell ^ (cell >> 1)
+        expected += [(gray >> (count - 1 - bit)) & 1 for bit in range(count)]
+    activity = fit_activity(values)
+    size = activity.floor + np.abs(values[:, 2:42]) @ activity.weights
+    for pair in choose_pairs(values, size, 60 / 127.5, 25):
+        expected += [values[:, pair.component] > pair.threshold * size]
+        expected += [values[:, pair.component] < -pair.threshold * size]
+    made = np.stack(expected, axis=1)
+    agree = (bits[:, : made.shape[1]] == made).mean(axis=0)
+    # Rounding decides blocks that lie on a threshold; a wrong fold would be wrong for a good part of all blocks.
+    assert agree.min() > 0.99
+    assert not bits[:, made.shape[1] :].any()
+
+    share = np.log(size / activity.low) / np.log(activity.high / activity.low)
+    level = np.floor(12 + 0.5 + 3 * share.clip(0, 1))
+    assert (np.floor(importance.numpy().reshape(-1) * 16) == level).mean() > 0.95
 
 
 def test_transform_start_refuses_a_narrow_network():
     with pytest.raises(ValueError, match="at least 48 and 192"):
-        start_transform(Li2018(64, 16, 0.125), torch.zeros(1, 3, 16, 16))
+        start_transform(Li2018(64, 16, 0.125), torch.zeros(1, 3, 16, 16), 60.0)

@@ -21,8 +21,8 @@ class Stage:
         so that the channels are already in order of use when the map arrives; 0: always all of them.
     lr, lr_end: learning rate of a layer of fan-in 64 (`train.new_optimizer`) after `warmup` steps, and at the
         end of a cosine.
-    analysis_share: the encoder's and code head's share of the learning rate. The gradient through a hard threshold
-        is biased; at the full rate it undoes a good start (docs/training.md).
+    analysis_share: share of the learning rate for all before the quantizers (encoder, code head, importance net).
+        The gradient through a hard threshold is biased; at the full rate it undoes a good start (docs/training.md).
     threshold_bpp, gamma: r and gamma of the rate loss, r in bits per pixel of raw code (map stages only).
     ssim_weight: weight of 1 - SSIM beside the squared error; 0 is the paper's loss.
     """
@@ -45,7 +45,8 @@ class Stage:
 class Recipe:
     """network: {kind, n, levels, width}. source "memory": photographs decoded once into the device's memory;
     "workers": decoded as they are needed by worker processes. init: checkpoint whose matching weights start the run.
-    start: without an init, "transform" (`networks.start`) or "random" weights; coarseness: of the former.
+    start: without an init, "transform" (`networks.start`, with these `spacing` and `adaptive`, fitted to
+    `start_crops` training crops of 192 pixels) or "random" weights.
     """
 
     name: str
@@ -55,7 +56,9 @@ class Recipe:
     source: str = "memory"
     init: str = ""
     start: str = "transform"
-    coarseness: float = 1.0
+    spacing: float = 75.0
+    adaptive: bool = True
+    start_crops: int = 1024
     seed: int = 1
     target_bpp: float = 0.0
     ema: float = 0.999

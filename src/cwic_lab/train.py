@@ -29,13 +29,12 @@ from cwic_lab import networks, progress, validate
 from cwic_lab.data import ImageRef, batches, open_data
 from cwic_lab.loss import autoencoder_loss, li2018_loss
 from cwic_lab.networks.start import start_transform
-from cwic_lab.networks.start_map import fit_map
 from cwic_lab.recipe import Recipe, Stage, parse_recipe, read_recipe
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT_FORMAT = 1
-ANALYSIS = ("encoder", "code_head")  # the parameters before the quantizer
+ANALYSIS = ("encoder", "code_head", "importance_net")  # the parameters before the quantizer
 
 
 def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), device: str = "") -> Path:
@@ -57,7 +56,9 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
     resumed = resume and checkpoint.exists()
     train_refs, valid_refs = open_data(recipe.data, root=recipe_path.parent)
     if recipe.start == "transform" and not recipe.init and not resumed:
-        start_transform(network, sample_planes(recipe, train_refs, 64, 1024), recipe.coarseness)
+        planes = sample_planes(recipe, train_refs, 192, recipe.start_crops)
+        start_transform(network, planes, recipe.spacing, recipe.adaptive)
+        del planes  # hundreds of megabytes
     network = network.to(place, memory_format=torch.channels_last)
     average = {key: value.detach().clone() for key, value in network.state_dict().items()}
     optimizer = new_optimizer(network)
@@ -83,8 +84,6 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
         stage, step_in_stage = recipe.stage_at(step)
         if step_in_stage == 0 and step > 0:
             optimizer = new_optimizer(network)  # a stage's moments do not describe the next one's loss
-        if step_in_stage == 0 and stage.map and not recipe.init:
-            fit_map(network, sample_planes(recipe, train_refs, 128, 112).to(place), stage.threshold_bpp)
         if step_in_stage == 0 or step == start:
             hold_analysis(network, stage.analysis_share == 0)
         for group in optimizer.param_groups:
