@@ -13,7 +13,7 @@ from cwic_lab import networks  # noqa: E402
 from cwic_lab.networks.li2018 import Binarizer, ImportanceMask, Li2018  # noqa: E402
 from cwic_lab.networks.start import start_transform  # noqa: E402
 from cwic_lab.networks.start_blocks import components_of  # noqa: E402
-from cwic_lab.networks.start_code import choose_pairs, fit_activity  # noqa: E402
+from cwic_lab.networks.start_code import choose_thresholds, fit_activity  # noqa: E402
 
 SHAPES = [(64, 16), (128, 32)]
 
@@ -158,9 +158,10 @@ def test_transform_start_makes_the_bits_it_describes(photograph):
         expected += [(gray >> (count - 1 - bit)) & 1 for bit in range(count)]
     activity = fit_activity(values)
     size = activity.floor + np.abs(values[:, 2:42]) @ activity.weights
-    for pair in choose_pairs(values, size, 60 / 127.5, 25):
-        expected += [values[:, pair.component] > pair.threshold * size]
-        expected += [values[:, pair.component] < -pair.threshold * size]
+    for threshold in choose_thresholds(values, size, 60 / 127.5, 50):
+        normal = values[:, threshold.component] / size
+        signs = [normal, -normal] if threshold.order == 0 else [np.abs(normal)]
+        expected += [sign > threshold.size for sign in signs]
     made = np.stack(expected, axis=1)
     agree = (bits[:, : made.shape[1]] == made).mean(axis=0)
     # Rounding decides blocks that lie on a threshold; a wrong fold would be wrong for a good part of all blocks.

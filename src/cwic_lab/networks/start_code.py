@@ -7,11 +7,12 @@ Importance. The map is the logarithm of G in the four highest levels of the L: t
 decoder learns from the mask how coarse the thresholds were.
 
 Code. The first two components (the block's mean colour) are folded: bit 1 is the sign of x, bit 2 of a - |x|, bit 3
-of a/2 - ||x| - a|, and so on, Gray code made of folds. The others, nearly always small, take pairs of bits x > t G
-and x < -t G: dear to list, cheap to code once the context coder knows how rarely they are set.
+of a/2 - ||x| - a|, and so on, Gray code made of folds. The others, nearly always small, take a pair of bits x > t G and
+x < -t G, then one bit |x| > t G for every further threshold: many to list, cheap to code once the context coder knows
+how rarely they are set.
 
-Decoder. Products of signs s1 s2 s3 are bends (ReLUs) of their sum; a pair scaled by its level is the ReLU of the
-pair and the mask of that level.
+Decoder. Products of signs s1 s2 s3 are bends (ReLUs) of their sum; a threshold scaled by its level is the ReLU of its
+bits and the mask of that level.
 """
 
 from __future__ import annotations
@@ -39,24 +40,28 @@ FOLDED = 2  # components coded by folding
 FOLDED_RANGE = 4.0  # standard deviations to either side
 KNOTS = 8  # of the finest fold: enough for the 6th bit
 SLOPE = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0)  # of the sigmoid's argument, for the 1st to 6th bit of a component
-SLOPE_PAIR = 3.0
+SLOPE_THRESHOLD = 3.0
 MEASURED = 40  # components whose sizes make up G
 STRUCTURE_FLOOR = (0.03 * 2) ** 2  # SSIM's C2 for a range of 2
 EXPONENT = 0.35
-DEAD_ZONE = 0.6  # first threshold, in units of the spacing
-MOST_PAIRS = 6  # of one component
+DEAD_ZONE = 0.6  # the first threshold, in units of the spacing
+MOST_THRESHOLDS = 8  # of one component, and of either sign
 LEVEL_STEPS = 3  # between the lowest and the highest level in use
 LEVEL_SHARE = (2, 98)  # percentiles of G at the lowest and the highest level
 ACTIVITY_OFFSET = 2.0
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two bits, x > threshold G and x < -threshold G, of one component; `order` counts its thresholds from 0."""
+class Threshold:
+    """Two bits, x > size G and x < -size G, for a component's first threshold (order 0); then one bit, |x| > size G."""
 
     component: int
     order: int
-    threshold: float
+    size: float
+
+    @property
+    def bits(self) -> int:
+        return 1 if self.order else 2
 
 
 @dataclass(frozen=True)
@@ -78,14 +83,14 @@ def start_code(network: Li2018, components: Components, spacing: float, adaptive
     activity = fit_activity(components.values) if adaptive else Activity(1.0, np.zeros(MEASURED), 1.0, 1.0)
     # The map's top level is L - 1: its last group of channels is never kept.
     room = network.n - network.n // network.levels - sum(folded_bits(network.n))
-    pairs = choose_pairs(components.values, activity.of(components.values), spacing, room // 2)
-    layout = Layout(max([FOLDED + MEASURED, *(pair.component + 1 for pair in pairs)]))
+    thresholds = choose_thresholds(components.values, activity.of(components.values), spacing, room)
+    layout = Layout(thresholds)
     if layout.total > network.encoder.out_channels:
         raise ValueError(f"transform start: {network.encoder.out_channels} features; {layout.total} are needed")
     _start_encoder(network, components, activity, layout)
-    _start_head(network, components, activity, pairs, layout)
+    _start_head(network, components, activity, thresholds, layout)
     _start_importance(network, activity, layout)
-    _start_decoder(network, pairs)
+    _start_decoder(network, thresholds)
 
 
 def folded_bits(n: int) -> tuple[int, ...]:
@@ -109,49 +114,51 @@ def fit_activity(values: Array) -> Activity:
     return Activity(float(weights[-1]), weights[:-1], float(low), float(high))
 
 
-def choose_pairs(values: Array, activity: Array, spacing: float, count: int) -> list[Pair]:
-    """The `count` pairs that lower the normalised squared error most, in order of component and threshold."""
+def choose_thresholds(values: Array, activity: Array, spacing: float, bits: int) -> list[Threshold]:
+    """The thresholds that lower the normalised squared error most for their bits, by component and size."""
     normal = np.abs(values) / activity[:, None]
-    chances: list[tuple[float, Pair]] = []
+    chances: list[tuple[float, Threshold]] = []
     for component in range(FOLDED, values.shape[1]):
         sizes = normal[:, component]
         cell = sizes  # what the thresholds so far cannot tell apart
-        for order in range(MOST_PAIRS):
-            threshold = (DEAD_ZONE + order) * spacing
-            above, below = cell[cell > threshold], cell[cell <= threshold]
+        for order in range(MOST_THRESHOLDS if component < FOLDED + MEASURED else 1):
+            threshold = Threshold(component, order, (DEAD_ZONE + order) * spacing)
+            above, below = cell[cell > threshold.size], cell[cell <= threshold.size]
             if len(above) < 2 or len(below) < 2:
                 break
             if order == 0:  # below is decoded as 0; the sign is gained too
                 gain = len(above) * above.mean() ** 2
             else:
                 gain = len(cell) * cell.var() - len(above) * above.var() - len(below) * below.var()
-            chances.append((gain, Pair(component, order, threshold)))
+            chances.append((gain / threshold.bits, threshold))
             cell = above
     chances.sort(key=lambda chance: -chance[0])
-    taken: set[tuple[int, int]] = set()
-    pairs: list[Pair] = []
-    for _, pair in chances:
-        if len(pairs) < count and (pair.order == 0 or (pair.component, pair.order - 1) in taken):
-            taken.add((pair.component, pair.order))
-            pairs.append(pair)
-    return sorted(pairs, key=lambda pair: (pair.component, pair.order))
+    last: dict[int, int] = {}  # the greatest order taken of a component
+    taken: list[Threshold] = []
+    for _, threshold in chances:
+        if threshold.bits <= bits and threshold.order == last.get(threshold.component, -1) + 1:
+            last[threshold.component] = threshold.order
+            taken.append(threshold)
+            bits -= threshold.bits
+    return sorted(taken, key=lambda threshold: (threshold.component, threshold.order))
 
 
 class Layout:
     """Which feature carries what, behind the second and third stage of the encoder.
 
-    Components come first; then, for each folded one, |x|; G; and, from the third stage on, for each folded one the
-    two halves of ||x| - a| and the waves of bits 4, 5, 6.
+    Components come first; then |x| of the folded ones and of those with more than one threshold; G; and, from the
+    third stage on, for each folded one the two halves of ||x| - a| and the waves of bits 4, 5, 6.
     """
 
-    def __init__(self, carried: int) -> None:
-        self.carried = carried
-        self.activity = carried + FOLDED
+    def __init__(self, thresholds: list[Threshold]) -> None:
+        self.carried = max([FOLDED + MEASURED, *(threshold.component + 1 for threshold in thresholds)])
+        self.sized = [*range(FOLDED), *(threshold.component for threshold in thresholds if threshold.order == 1)]
+        self.activity = self.carried + len(self.sized)
         self.second_stage = self.activity + 1
         self.total = self.second_stage + 5 * FOLDED
 
     def size(self, component: int) -> int:
-        return self.carried + component
+        return self.carried + self.sized.index(component)
 
     def halves(self, component: int) -> tuple[int, int]:
         first = self.second_stage + 5 * component
@@ -167,20 +174,20 @@ def _start_encoder(network: Li2018, components: Components, activity: Activity, 
     unit = SCALE / components.deviation[:, None]
     rows = components.analysis * unit
     sums = activity.weights @ components.analysis[FOLDED : FOLDED + MEASURED]
-    rows = np.concatenate([rows[: layout.carried], rows[:FOLDED], sums[None]])
+    rows = np.concatenate([rows[: layout.carried], rows[layout.sized], sums[None]])
     offsets = np.full(len(rows), OFFSET)
     offsets[layout.activity] = ACTIVITY_OFFSET
     start_blocks(encoder, rows, components.mean, offsets)
 
-    # |x| = x + 2 relu(-x): one hidden unit for each component measured or folded.
+    # |x| = x + 2 relu(-x): one hidden unit for each component folded, measured or sized.
     sizes, waves = encoder[5], encoder[8]
     assert isinstance(sizes, ResidualBlock) and isinstance(waves, ResidualBlock)
     keep_exact(sizes, layout.second_stage)
     for component in range(FOLDED + MEASURED):
         _hidden(sizes, component, [component], -1.0, OFFSET)
-        if component < FOLDED:
+        if component in layout.sized:
             sizes.expand.weight[layout.size(component), component, 1, 1] = 2
-        else:
+        if component >= FOLDED:
             weight = activity.weights[component - FOLDED] * components.deviation[component] / SCALE
             sizes.expand.weight[layout.activity, component, 1, 1] = 2 * weight
 
@@ -210,7 +217,9 @@ def _hidden(block: ResidualBlock, unit: int, channels: list[int], weight: float,
     block.expand.weight[:, unit] = 0
 
 
-def _start_head(network: Li2018, components: Components, activity: Activity, pairs: list[Pair], layout: Layout) -> None:
+def _start_head(
+    network: Li2018, components: Components, activity: Activity, thresholds: list[Threshold], layout: Layout
+) -> None:
     head = blank(network.code_head[0], network.n)
     assert head.bias is not None
     row = 0
@@ -229,14 +238,15 @@ def _start_head(network: Li2018, components: Components, activity: Activity, pai
                 head.weight[row, layout.wave(component, bit)] = slope
                 head.bias[row] = -slope * fold / 2 ** (bit - 1)
             row += 1
-    for pair in pairs:
-        threshold = pair.threshold / components.deviation[pair.component]
-        for side in (1, -1):
-            head.weight[row, pair.component] = side * SLOPE_PAIR / SCALE
-            head.weight[row, layout.activity] = -SLOPE_PAIR * threshold
-            head.bias[row] = SLOPE_PAIR * (threshold * (ACTIVITY_OFFSET - activity.floor) - side * OFFSET / SCALE)
+    for threshold in thresholds:
+        component = threshold.component
+        slope, least = SLOPE_THRESHOLD / SCALE, SLOPE_THRESHOLD * threshold.size / components.deviation[component]
+        sides = [(layout.size(component), 1)] if threshold.order else [(component, 1), (component, -1)]
+        for feature, sign in sides:
+            head.weight[row, feature], head.weight[row, layout.activity] = sign * slope, -least
+            head.bias[row] = least * (ACTIVITY_OFFSET - activity.floor) - sign * slope * OFFSET
             row += 1
-    head.bias[row:] = -SLOPE_PAIR  # channels without a use: never set
+    head.bias[row:] = -SLOPE_THRESHOLD  # channels without a use: never set
 
 
 def _start_importance(network: Li2018, activity: Activity, layout: Layout) -> None:
@@ -259,10 +269,16 @@ def _start_importance(network: Li2018, activity: Activity, layout: Layout) -> No
     net[2].bias.fill_(float(logits[0]))
 
 
-def _start_decoder(network: Li2018, pairs: list[Pair]) -> None:
-    """The decoder's first convolution: bends of sums of folded bits, pairs, and pairs where a level is kept."""
+Weights = list[tuple[int, float]]  # (channel, weight) ... of one row of a convolution
+
+
+def _start_decoder(network: Li2018, thresholds: list[Threshold]) -> None:
+    """The decoder's first convolution: bends of sums of folded bits, thresholds, and thresholds where a level is kept.
+
+    A row past the convolution's last output is left out; the least important come last.
+    """
     n, group = network.n, network.n // network.levels
-    rows: list[tuple[list[tuple[int, float]], float]] = []  # (channel, weight) ..., bias
+    rows: list[tuple[Weights, float]] = []  # weights, bias
     first = 0
     for count in folded_bits(n):
         for used in range(1, count + 1):
@@ -276,15 +292,13 @@ def _start_decoder(network: Li2018, pairs: list[Pair]) -> None:
     reached = [[(channel, -1 / group) for channel in range(start, start + group)] for start in starts]
     rows += [(level, 0.0) for level in reached]
     height = sum(reached, [])
-    plus = [[(first + 2 * number, 0.5), (first + 2 * number + 1, -0.5)] for number in range(len(pairs))]
-    minus = [[(channel, -weight) for channel, weight in pair] for pair in plus]
+    sides = _sides(thresholds, first)
     top = LEVEL_STEPS + 1.0
-    for sides in zip(plus, minus, strict=True):  # 1 + level where the pair has this sign, else 0
-        rows += [(height + [(channel, top * weight) for channel, weight in side], 1 - top) for side in sides]
-    rows += [(pair, 1.0) for pair in plus]
+    for weights, bias in sides:  # 1 + level where the threshold is passed on this side, else 0
+        rows.append((height + [(channel, top * weight) for channel, weight in weights], 1 + top * (bias - 1)))
+    rows += [(weights, bias + 1) for weights, bias in sides[::2]]
     for level in reached[::-1]:
-        for sides in zip(plus, minus, strict=True):
-            rows += [(level + side, -1.0) for side in sides]
+        rows += [(level + weights, bias - 1) for weights, bias in sides]
     rows = rows[: network.decoder[0].out_channels]
     conv = blank(network.decoder[0], len(rows))
     assert conv.bias is not None
@@ -292,3 +306,16 @@ def _start_decoder(network: Li2018, pairs: list[Pair]) -> None:
         for channel, weight in weights:
             conv.weight[row, channel, 1, 1] += weight
         conv.bias[row] = bias
+
+
+def _sides(thresholds: list[Threshold], channel: int) -> list[tuple[Weights, float]]:
+    """Both sides of each threshold, as weights and bias of a sum that is 1 where x is beyond it, and else at most 0."""
+    sides: list[tuple[Weights, float]] = []
+    for threshold in thresholds:
+        if threshold.order == 0:
+            sign = channel
+        plus, minus = [(sign, 0.5), (sign + 1, -0.5)], [(sign, -0.5), (sign + 1, 0.5)]
+        beyond = [(channel, 0.5)] if threshold.order else []
+        sides += [(side + beyond, -0.5 if threshold.order else 0.0) for side in (plus, minus)]
+        channel += threshold.bits
+    return sides
