@@ -145,6 +145,15 @@ def test_init_takes_the_leading_part(folder):
     assert torch.equal(first, source[:32])
 
 
+def test_a_part_with_share_0_stays_as_it_is(folder):
+    first, second = recipe_text().split('[[stage]]\nname = "joint"')
+    shares = "shares = { encoder = 0, code_head = 0.5 }"
+    before = trainer.read_checkpoint(run(folder, first, name="before"))["model"]
+    after = trainer.read_checkpoint(run(folder, f'{first}[[stage]]\nname = "joint"\n{shares}{second}', name="after"))
+    still = {name for name in before if torch.equal(before[name], after["model"][name])}
+    assert still == {name for name in before if name.startswith("encoder.")}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -152,6 +161,7 @@ def test_init_takes_the_leading_part(folder):
         ("prefix = 8", "prefixes = 8", "'prefixes'"),
         ('start = "random"', 'start = "zero"', "'zero'"),
         ("crop = 32", "corp = 32", "'corp'"),
+        ("ssim_weight = 0.05", "shares = { encode = 0 }", "'encode'"),
     ],
 )
 def test_recipe_errors_name_what_was_found(old, new, message):

@@ -76,7 +76,7 @@ def export(
     *,
     data: Path = Path(),
     prior_images: int = PRIOR_IMAGES,
-    prior_steps: int = 2000,
+    prior_steps: int = 3000,
 ) -> Path:
     """Write the bundle directory `out` (its name is the model's id) from a checkpoint; returns `out`.
 

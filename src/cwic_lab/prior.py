@@ -22,7 +22,7 @@ from cwic.entropy.context import ContextNetwork, Positions, Volume
 Bits = NDArray[np.uint8]
 Code = tuple[Bits, Bits]  # bits [n,h,w] with 0 where masked, levels [h,w]
 
-HIDDEN = 32
+HIDDEN = 64
 WEIGHT_ONE = 64  # a weight of 1.0
 LOGIT_ONE = 1024  # sum3 of a logit of 1.0; an index step is 1/16
 SAMPLES_PER_CODE = 10_000

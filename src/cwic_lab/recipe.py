@@ -11,6 +11,8 @@ from cwic_lab.data import DataConfig
 
 T = TypeVar("T")
 
+PARTS = ("encoder", "code_head", "importance_net", "decoder")
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -21,8 +23,9 @@ class Stage:
         so that the channels are already in order of use when the map arrives; 0: always all of them.
     lr, lr_end: learning rate of a layer of fan-in 64 (`train.new_optimizer`) after `warmup` steps, and at the
         end of a cosine.
-    analysis_share: share of the learning rate for all before the quantizers (encoder, code head, importance net).
-        The gradient through a hard threshold is biased; at the full rate it undoes a good start (docs/training.md).
+    shares: share of the learning rate for parts of the network (encoder, code_head, importance_net, decoder), 1 where
+        nothing is said; with 0 a part stays as it is. The gradient through a hard threshold is biased: at the full
+        rate it undoes a good start of all before the quantizers (docs/training.md).
     threshold_bpp, gamma: r and gamma of the rate loss, r in bits per pixel of raw code (map stages only).
     ssim_weight: weight of 1 - SSIM beside the squared error; 0 is the paper's loss.
     """
@@ -33,7 +36,7 @@ class Stage:
     map: bool = False
     lr_end: float = 1e-6
     warmup: int = 100
-    analysis_share: float = 1.0
+    shares: dict[str, float] = field(default_factory=dict)
     clip: float = 1.0
     prefix: int = 0
     threshold_bpp: float = 0.0
@@ -95,6 +98,9 @@ def parse_recipe(text: str) -> Recipe:
     recipe = _build(Recipe, table | {"text": text}, "recipe")
     if recipe.network.get("kind") != "li2018" and any(stage.map or stage.prefix for stage in recipe.stages):
         raise ValueError("stage: map and prefix are for networks of kind 'li2018' alone")
+    named = sorted({part for stage in recipe.stages for part in stage.shares} - set(PARTS))
+    if named:
+        raise ValueError(f"stage: shares of unknown part {named[0]!r}; allowed: {', '.join(PARTS)}")
     for key, value, allowed in [
         ("source", recipe.source, ("memory", "workers")),
         ("start", recipe.start, ("transform", "random")),

@@ -34,7 +34,6 @@ from cwic_lab.recipe import Recipe, Stage, parse_recipe, read_recipe
 log = logging.getLogger(__name__)
 
 CHECKPOINT_FORMAT = 1
-ANALYSIS = ("encoder", "code_head", "importance_net")  # the parameters before the quantizer
 
 
 def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), device: str = "") -> Path:
@@ -85,11 +84,9 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
         if step_in_stage == 0 and step > 0:
             optimizer = new_optimizer(network)  # a stage's moments do not describe the next one's loss
         if step_in_stage == 0 or step == start:
-            hold_analysis(network, stage.analysis_share == 0)
+            hold_still(network, stage.shares)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(stage, step_in_stage) * group["share"]
-            if group["analysis"]:
-                group["lr"] *= stage.analysis_share
+            group["lr"] = learning_rate(stage, step_in_stage) * group["share"] * stage.shares.get(group["part"], 1.0)
 
         planes = to_planes(next(source))  # float [B,3,c,c]
         prefix, generator = randomness(network, stage, recipe.seed, step, rank, len(planes), place)
@@ -169,12 +166,12 @@ def learning_rate(stage: Stage, step: int) -> float:
     return min(1.0, (step + 1) / max(1, stage.warmup)) * (stage.lr_end + (stage.lr - stage.lr_end) * cosine)
 
 
-def hold_analysis(network: nn.Module, still: bool) -> None:
-    """Keep the encoder and the code head out of training (still), or let them take part."""
-    for name, parameter in network.named_parameters():
-        if name.startswith(ANALYSIS):
-            parameter.requires_grad_(not still)
-            parameter.grad = None
+def hold_still(network: nn.Module, shares: dict[str, float]) -> None:
+    """Keep the parts with a share of 0 out of training, and let the others take part."""
+    for part, module in network.named_children():
+        module.requires_grad_(shares.get(part, 1.0) != 0)
+        if shares.get(part) == 0:
+            module.zero_grad(set_to_none=True)
 
 
 def new_optimizer(network: nn.Module) -> torch.optim.Optimizer:
@@ -188,7 +185,7 @@ def new_optimizer(network: nn.Module) -> torch.optim.Optimizer:
         {
             "params": [p],
             "share": min(1.0, 64 / p[0].numel()) if p.dim() > 1 else 1 / 16,
-            "analysis": name.startswith(ANALYSIS),
+            "part": name.split(".")[0],
         }
         for name, p in network.named_parameters()
     ]
