@@ -36,10 +36,12 @@ from cwic_lab.networks.start_blocks import (
     to_float,
 )
 
+
 FOLDED = 2  # components coded by folding
-FOLDED_RANGE = 4.0  # standard deviations to either side
-KNOTS = 8  # of the finest fold: enough for the 6th bit
-SLOPE = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0)  # of the sigmoid's argument, for the 1st to 6th bit of a component
+FOLDED_RANGES = (2.5, 4.0)  # of each, standard deviations to either side: grey has ends, colour has long tails
+KNOTS = 16  # of the finest fold: enough for the 7th bit
+SLOPE = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)  # of the sigmoid's argument, for the 1st to 7th bit of a component
+FOLDED_FEATURES = 6  # of each folded component behind the third stage: two halves, four waves
 SLOPE_THRESHOLD = 3.0
 MEASURED = 40  # components whose sizes make up G
 STRUCTURE_FLOOR = (0.03 * 2) ** 2  # SSIM's C2 for a range of 2
@@ -95,7 +97,7 @@ def start_code(network: Li2018, components: Components, spacing: float, adaptive
 
 def folded_bits(n: int) -> tuple[int, ...]:
     """Bits of each folded component in a code of n channels."""
-    return (6, 5) if n >= 128 else (6, 4)
+    return (7, 6) if n >= 128 else (6, 5)
 
 
 def fit_activity(values: Array) -> Activity:
@@ -147,7 +149,7 @@ class Layout:
     """Which feature carries what, behind the second and third stage of the encoder.
 
     Components come first; then |x| of the folded ones and of those with more than one threshold; G; and, from the
-    third stage on, for each folded one the two halves of ||x| - a| and the waves of bits 4, 5, 6.
+    third stage on, for each folded one the two halves of ||x| - a| and the waves of bits 4 to 7.
     """
 
     def __init__(self, thresholds: list[Threshold]) -> None:
@@ -155,18 +157,18 @@ class Layout:
         self.sized = [*range(FOLDED), *(threshold.component for threshold in thresholds if threshold.order == 1)]
         self.activity = self.carried + len(self.sized)
         self.second_stage = self.activity + 1
-        self.total = self.second_stage + 5 * FOLDED
+        self.total = self.second_stage + FOLDED_FEATURES * FOLDED
 
     def size(self, component: int) -> int:
         return self.carried + self.sized.index(component)
 
     def halves(self, component: int) -> tuple[int, int]:
-        first = self.second_stage + 5 * component
+        first = self.second_stage + FOLDED_FEATURES * component
         return first, first + 1
 
     def wave(self, component: int, bit: int) -> int:
-        """bit: 3, 4 or 5, counted from 0."""
-        return self.second_stage + 5 * component + bit - 1
+        """bit: 3 to 6, counted from 0."""
+        return self.second_stage + FOLDED_FEATURES * component + bit - 1
 
 
 def _start_encoder(network: Li2018, components: Components, activity: Activity, layout: Layout) -> None:
@@ -195,7 +197,7 @@ def _start_encoder(network: Li2018, components: Components, activity: Activity, 
     pass_on(middle, layout.second_stage)
     keep_exact(waves, layout.total)
     for component in range(FOLDED):
-        fold = SCALE * FOLDED_RANGE / 2  # a
+        fold = SCALE * FOLDED_RANGES[component] / 2  # a
         for half, sign in zip(layout.halves(component), (1, -1), strict=True):
             middle.weight[half, layout.size(component), 1, 1] = sign
             middle.bias[half] = -sign * (OFFSET + fold)
@@ -223,8 +225,8 @@ def _start_head(
     head = blank(network.code_head[0], network.n)
     assert head.bias is not None
     row = 0
-    fold = SCALE * FOLDED_RANGE / 2
     for component, count in enumerate(folded_bits(network.n)):
+        fold = SCALE * FOLDED_RANGES[component] / 2
         for bit in range(count):
             slope = SLOPE[bit] / SCALE
             if bit == 0:
