@@ -151,14 +151,14 @@ def test_transform_start_makes_the_bits_it_describes(photograph):
     components = components_of(photograph)
     values, deviation = components.values, components.deviation
     expected = []
-    for component, (count, farthest) in enumerate(zip((6, 5), (2.5, 4.0), strict=True)):
+    for component, (count, farthest) in enumerate(zip((6, 4), (2.5, 4.0), strict=True)):
         cell = np.floor(values[:, component] / (2 * farthest * deviation[component]) * 2**count) + 2 ** (count - 1)
         cell = cell.clip(0, 2**count - 1).astype(int)
         gray = cell ^ (cell >> 1)
         expected += [(gray >> (count - 1 - bit)) & 1 for bit in range(count)]
     activity = fit_activity(values)
     size = activity.floor + np.abs(values[:, 2:42]) @ activity.weights
-    for threshold in choose_thresholds(values, size, 60 / 127.5, 49):
+    for threshold in choose_thresholds(values, size, 60 / 127.5, 50):
         normal = values[:, threshold.component] / size
         signs = [normal, -normal] if threshold.order == 0 else [np.abs(normal)]
         expected += [sign > threshold.size for sign in signs]

@@ -36,7 +36,6 @@ from cwic_lab.networks.start_blocks import (
     to_float,
 )
 
-
 FOLDED = 2  # components coded by folding
 FOLDED_RANGES = (2.5, 4.0)  # of each, standard deviations to either side: grey has ends, colour has long tails
 KNOTS = 16  # of the finest fold: enough for the 7th bit
@@ -97,7 +96,7 @@ def start_code(network: Li2018, components: Components, spacing: float, adaptive
 
 def folded_bits(n: int) -> tuple[int, ...]:
     """Bits of each folded component in a code of n channels."""
-    return (7, 6) if n >= 128 else (6, 5)
+    return (7, 6) if n >= 128 else (6, 4)
 
 
 def fit_activity(values: Array) -> Activity:
