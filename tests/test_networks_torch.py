@@ -139,26 +139,27 @@ def test_transform_start_is_a_codec(photograph, adaptive):
     assert (mask.sum(dim=1, keepdim=True) == 4 * (importance * 32).floor()).all()
 
 
-def test_transform_start_makes_the_bits_it_describes(photograph):
+@pytest.mark.parametrize(("n", "counts", "room"), [(64, (6, 4), 50), (128, (7, 6), 111)])
+def test_transform_start_makes_the_bits_it_describes(photograph, n, counts, room):
     """The started encoder against the quantizer written out in NumPy: Gray code, thresholds, activity, map."""
     torch.manual_seed(0)
-    network = Li2018(64, 16, 0.375)
+    network = Li2018(n, n // 4, 0.375)
     start_transform(network, photograph, 60.0)
     with torch.no_grad():
         latents, importance = network.analysis(photograph)
-    bits = (latents > 0.5).permute(0, 2, 3, 1).reshape(-1, 64).numpy()
+    bits = (latents > 0.5).permute(0, 2, 3, 1).reshape(-1, n).numpy()
 
     components = components_of(photograph)
     values, deviation = components.values, components.deviation
     expected = []
-    for component, (count, farthest) in enumerate(zip((6, 4), (2.5, 4.0), strict=True)):
+    for component, (count, farthest) in enumerate(zip(counts, (2.5, 4.0), strict=True)):
         cell = np.floor(values[:, component] / (2 * farthest * deviation[component]) * 2**count) + 2 ** (count - 1)
         cell = cell.clip(0, 2**count - 1).astype(int)
         gray = cell ^ (cell >> 1)
         expected += [(gray >> (count - 1 - bit)) & 1 for bit in range(count)]
     activity = fit_activity(values)
     size = activity.floor + np.abs(values[:, 2:42]) @ activity.weights
-    for threshold in choose_thresholds(values, size, 60 / 127.5, 50):
+    for threshold in choose_thresholds(values, size, 60 / 127.5, room):
         normal = values[:, threshold.component] / size
         signs = [normal, -normal] if threshold.order == 0 else [np.abs(normal)]
         expected += [sign > threshold.size for sign in signs]
@@ -169,8 +170,8 @@ def test_transform_start_makes_the_bits_it_describes(photograph):
     assert not bits[:, made.shape[1] :].any()
 
     share = np.log(size / activity.low) / np.log(activity.high / activity.low)
-    level = np.floor(12 + 0.5 + 3 * share.clip(0, 1))
-    assert (np.floor(importance.numpy().reshape(-1) * 16) == level).mean() > 0.95
+    level = np.floor(n // 4 - 4 + 0.5 + 3 * share.clip(0, 1))
+    assert (np.floor(importance.numpy().reshape(-1) * (n // 4)) == level).mean() > 0.95
 
 
 def test_transform_start_refuses_a_narrow_network():

@@ -98,9 +98,9 @@ def parse_recipe(text: str) -> Recipe:
     recipe = _build(Recipe, table | {"text": text}, "recipe")
     if recipe.network.get("kind") != "li2018" and any(stage.map or stage.prefix for stage in recipe.stages):
         raise ValueError("stage: map and prefix are for networks of kind 'li2018' alone")
-    named = sorted({part for stage in recipe.stages for part in stage.shares} - set(PARTS))
-    if named:
-        raise ValueError(f"stage: shares of unknown part {named[0]!r}; allowed: {', '.join(PARTS)}")
+    unknown = sorted({part for stage in recipe.stages for part in stage.shares} - set(PARTS))
+    if unknown:
+        raise ValueError(f"stage: shares of unknown part {unknown[0]!r}; allowed: {', '.join(PARTS)}")
     for key, value, allowed in [
         ("source", recipe.source, ("memory", "workers")),
         ("start", recipe.start, ("transform", "random")),

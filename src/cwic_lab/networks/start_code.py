@@ -36,8 +36,8 @@ from cwic_lab.networks.start_blocks import (
     to_float,
 )
 
-FOLDED = 2  # components coded by folding
-FOLDED_RANGES = (2.5, 4.0)  # of each, standard deviations to either side: grey has ends, colour has long tails
+FOLDED_RANGES = (2.5, 4.0)  # standard deviations to either side, of each folded component: grey has ends, colour tails
+FOLDED = len(FOLDED_RANGES)
 KNOTS = 16  # of the finest fold: enough for the 7th bit
 SLOPE = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)  # of the sigmoid's argument, for the 1st to 7th bit of a component
 FOLDED_FEATURES = 6  # of each folded component behind the third stage: two halves, four waves
@@ -48,6 +48,7 @@ EXPONENT = 0.35
 DEAD_ZONE = 0.6  # the first threshold, in units of the spacing
 MOST_THRESHOLDS = 8  # of one component, and of either sign
 LEVEL_STEPS = 3  # between the lowest and the highest level in use
+MAP_KNOTS = 16  # of the map's broken line
 LEVEL_SHARE = (2, 98)  # percentiles of G at the lowest and the highest level
 ACTIVITY_OFFSET = 2.0
 
@@ -120,8 +121,7 @@ def choose_thresholds(values: Array, activity: Array, spacing: float, bits: int)
     normal = np.abs(values) / activity[:, None]
     chances: list[tuple[float, Threshold]] = []
     for component in range(FOLDED, values.shape[1]):
-        sizes = normal[:, component]
-        cell = sizes  # what the thresholds so far cannot tell apart
+        cell = normal[:, component]  # what the thresholds so far cannot tell apart
         for order in range(MOST_THRESHOLDS if component < FOLDED + MEASURED else 1):
             threshold = Threshold(component, order, (DEAD_ZONE + order) * spacing)
             above, below = cell[cell > threshold.size], cell[cell <= threshold.size]
@@ -180,7 +180,7 @@ def _start_encoder(network: Li2018, components: Components, activity: Activity, 
     offsets[layout.activity] = ACTIVITY_OFFSET
     start_blocks(encoder, rows, components.mean, offsets)
 
-    # |x| = x + 2 relu(-x): one hidden unit for each component folded, measured or sized.
+    # |x| = x + 2 relu(-x): one hidden unit for each component folded or measured; the sized ones are among them.
     sizes, waves = encoder[5], encoder[8]
     assert isinstance(sizes, ResidualBlock) and isinstance(waves, ResidualBlock)
     keep_exact(sizes, layout.second_stage)
@@ -257,16 +257,16 @@ def _start_importance(network: Li2018, activity: Activity, layout: Layout) -> No
         net.start_at((network.levels - 0.5) / network.levels)  # the highest level everywhere
         return
     assert isinstance(net[0], nn.Conv2d) and isinstance(net[2], nn.Conv2d)
-    knots = np.geomspace(activity.low, activity.high, KNOTS)
-    levels = network.levels - 1 - LEVEL_STEPS + 0.5 + np.linspace(0, LEVEL_STEPS, KNOTS)
+    knots = np.geomspace(activity.low, activity.high, MAP_KNOTS)
+    levels = network.levels - 1 - LEVEL_STEPS + 0.5 + np.linspace(0, LEVEL_STEPS, MAP_KNOTS)
     logits = np.log(levels / (network.levels - levels))
     slopes = np.concatenate([[0], np.diff(logits) / np.diff(knots), [0]])
-    hidden = blank(net[0], KNOTS)
-    hidden.weight[:KNOTS, layout.activity, 1, 1] = 1
+    hidden = blank(net[0], MAP_KNOTS)
+    hidden.weight[:MAP_KNOTS, layout.activity, 1, 1] = 1
     assert hidden.bias is not None and net[2].bias is not None
-    hidden.bias[:KNOTS] = to_float(-(knots - activity.floor + ACTIVITY_OFFSET))
+    hidden.bias[:MAP_KNOTS] = to_float(-(knots - activity.floor + ACTIVITY_OFFSET))
     net[2].weight.zero_()
-    net[2].weight[0, :KNOTS, 0, 0] = to_float(np.diff(slopes))
+    net[2].weight[0, :MAP_KNOTS, 0, 0] = to_float(np.diff(slopes))
     net[2].bias.fill_(float(logits[0]))
 
 
