@@ -80,13 +80,13 @@ def write_graphs(path: Path, n: int, with_importance: bool) -> None:
 
 def make_bundle(directory: Path, described: dict[str, object], tables: dict[str, np.ndarray]) -> Path:
     """Write directory/<id>; `described` is the part of the manifest that differs between the two."""
-    path = directory / str(described["id"])
+    path, kind = directory / str(described["id"]), str(described["kind"])
     path.mkdir(parents=True)
     write_graphs(path, int(str(described["channels"])), described["kind"] == "li2018")
     np.savez(path / "tables.npz", **tables)
     bundle.write_manifest(path, described | {
         "format": 1, "stride": 8, "target_bpp": 1.0, "training": {"note": "random weights, for tests only"},
-        "files": {name: hashlib.sha256((path / name).read_bytes()).hexdigest() for name in bundle.FILES},
+        "files": {name: hashlib.sha256((path / name).read_bytes()).hexdigest() for name in bundle.FILES[kind]},
     })  # fmt: skip
     (path / "README.md").write_text(f"# {described['id']}\n\nRandom weights, for tests: see make_tiny_bundles.py.\n")
     return path

@@ -93,7 +93,7 @@ def test_a_directory_of_another_name(copied: Path) -> None:
         bundle.load("renamed", moved.parent)
 
 
-@pytest.mark.parametrize("name", bundle.FILES)
+@pytest.mark.parametrize("name", bundle.FILES["li2018"])
 def test_an_altered_or_missing_file(copied: Path, name: str) -> None:
     content = bytearray((copied / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -118,7 +118,7 @@ def test_a_manifest_that_is_none(copied: Path, text: str) -> None:
         ("format", 2, "format must be 1"),
         ("id", "../x", "id must be"),
         ("id", 3, "id is 3, which is of the wrong type"),
-        ("kind", "vae", "kind must be one of"),
+        ("kind", "vae", "kind is 'vae'; allowed are"),
         ("stride", 16, "stride must be 8"),
         ("stride", True, "stride is True"),
         ("channels", 0, "channels must be"),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import cwic
-from cwic import bundle, codec, container, errors, symbols
+from cwic import bundle, codec, container, errors, paper, symbols
 from cwic.container import Chunk
 
 BUNDLES = Path(__file__).parent / "data" / "bundles"
@@ -171,7 +171,7 @@ def test_damage_behind_right_crcs_never_gives_another_picture(small: bytes) -> N
 
 def test_other_symbols_than_the_encoders_are_never_shown(small: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     crc = container.unpack(small)[0].symbols_crc
-    monkeypatch.setattr(codec, "Networks", None)  # so that a synthesis would be a TypeError
+    monkeypatch.setattr(paper, "Networks", None)  # so that a synthesis would be a TypeError
     with pytest.raises(errors.Corrupt, match="decoded symbols have the CRC"):
         decode(repacked(small, symbols_crc=crc ^ 1))
 
@@ -195,9 +195,9 @@ def test_chunks_of_the_other_kind_are_named() -> None:
 def test_a_code_without_a_kept_bit_is_empty() -> None:
     levels, bits = np.zeros((2, 3), np.uint8), np.zeros((8, 2, 3), np.uint8)
     loaded = bundle.load("tiny-li2018", BUNDLES)
-    empty = codec.Symbols(bits, levels)
+    empty = paper.Symbols(bits, levels)
     header = container.Header(17, 9, 3, loaded.id, loaded.hash[:8], empty.crc())
-    chunks = codec._encode_symbols(empty, loaded)
+    chunks = paper.to_chunks(empty, loaded)
     assert chunks[1].payload == b""
     assert decode(container.pack(header, chunks)).shape == (9, 17, 3)
     for junk in (bytes(4), b"junk", bytes(8)):

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 import cwic  # noqa: E402
 from cwic import bundle  # noqa: E402
 from cwic_lab import export as exporter  # noqa: E402
+from cwic_lab import export_paper, graphs  # noqa: E402
 from cwic_lab import train as trainer  # noqa: E402
 
 RECIPE = """
@@ -81,13 +82,13 @@ def test_parity_check_can_fail(made):
     state = trainer.read_checkpoint(checkpoint)
     network = exporter.network_of(state)
     images = [np.random.default_rng(2).integers(0, 256, (64, 64, 3)).astype(np.uint8)]
-    shipped = exporter.with_float16_weights(network)
-    figures = exporter.prove(network, shipped, out, images)
-    assert all(figures[key] <= limit for key, limit in exporter.PARITY_LIMITS.items())
+    shipped = graphs.with_float16_weights(network)
+    figures = export_paper.prove(network, shipped, out, images)
+    assert all(figures[key] <= limit for key, limit in export_paper.PARITY_LIMITS.items())
     with torch.no_grad():
         shipped.decoder[-1].bias += 0.01
-    with pytest.raises(exporter.ParityError, match="synthesis_difference"):
-        exporter.prove(network, shipped, out, images)
+    with pytest.raises(graphs.ParityError, match="synthesis_difference"):
+        export_paper.prove(network, shipped, out, images)
 
 
 def test_decoding_needs_no_torch(made, tmp_path):

@@ -64,14 +64,15 @@ def test_tiles_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.abs(nets.synthesis(code) - planes).max() > 1e-3
 
 
-def test_spans_keep_every_position_once() -> None:
+@pytest.mark.parametrize(("tile", "margin"), [(128, 12), (16, 4)])
+def test_spans_keep_every_position_once(tile: int, margin: int) -> None:
     for size in [*range(1, 600, 7), 152, 153, 8192]:
-        spans = networks._spans(size)
+        spans = networks._spans(size, tile, margin)
         assert [p for span in spans for p in range(span.start, span.stop)] == list(range(size))
         for span in spans:
-            assert span.last - span.first <= networks.TILE + 2 * networks.MARGIN
-            assert span.first == 0 or span.start - span.first == networks.MARGIN
-            assert span.last == size or span.last - span.stop == min(networks.MARGIN, size - span.stop)
+            assert span.last - span.first <= tile + 2 * margin
+            assert span.first == 0 or span.start - span.first == margin
+            assert span.last == size or span.last - span.stop == min(margin, size - span.stop)
 
 
 def test_failures_of_onnxruntime_are_model_errors(tmp_path: Path) -> None:

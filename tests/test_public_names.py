@@ -23,7 +23,9 @@ def test_the_public_names_are_these() -> None:
 
 
 def test_the_public_functions_take_these_arguments() -> None:
-    assert list(inspect.signature(cwic.encode).parameters) == ["image", "model", "models_dir"]
+    assert list(inspect.signature(cwic.encode).parameters) == [
+        "image", "model", "quality", "bpp", "size", "psnr", "ms_ssim", "importance", "models_dir",
+    ]  # fmt: skip
     assert list(inspect.signature(cwic.decode).parameters) == ["data", "models_dir"]
     assert list(inspect.signature(cwic.inspect).parameters) == ["data"]
 
@@ -37,7 +39,7 @@ def test_all_errors_are_public_and_in_the_tree() -> None:
     }  # fmt: skip
     assert {name for name in classes if issubclass(getattr(errors, name), ValueError)} == {
         "FormatError", "NotCwic", "UnsupportedVersion", "Truncated", "Corrupt", "LimitExceeded",
-        "UnsupportedImage",
+        "TargetUnreachable", "UnsupportedImage",
     }  # fmt: skip
     assert all((getattr(errors, name).__doc__ or "").strip() for name in classes)
 

@@ -99,14 +99,14 @@ def test_interrupted_training_ends_with_the_same_bits(folder, kind, monkeypatch)
     class Interrupted(Exception):
         pass
 
-    original = trainer.randomness
+    original = trainer.generator_of
 
-    def stop_at_six(network, stage, seed, step, *rest):
+    def stop_at_six(seed, step, *rest):
         if step == 6:
             raise Interrupted
-        return original(network, stage, seed, step, *rest)
+        return original(seed, step, *rest)
 
-    monkeypatch.setattr(trainer, "randomness", stop_at_six)
+    monkeypatch.setattr(trainer, "generator_of", stop_at_six)
     with pytest.raises(Interrupted):
         run(folder, recipe_text(kind), "broken")
     monkeypatch.undo()
@@ -161,12 +161,17 @@ def test_a_part_with_share_0_stays_as_it_is(folder):
         ("prefix = 8", "prefixes = 8", "'prefixes'"),
         ('start = "random"', 'start = "zero"', "'zero'"),
         ("crop = 32", "corp = 32", "'corp'"),
-        ("ssim_weight = 0.05", "shares = { encode = 0 }", "'encode'"),
     ],
 )
 def test_recipe_errors_name_what_was_found(old, new, message):
     with pytest.raises(ValueError, match=message):
         parse_recipe(recipe_text().replace(old, new))
+
+
+def test_shares_of_a_part_that_the_network_lacks_are_refused(folder):
+    text = recipe_text("autoencoder").replace("ssim_weight = 0.05", "shares = { importance_net = 0.5 }")
+    with pytest.raises(ValueError, match="'importance_net'; allowed: code_head, decoder, encoder"):
+        run(folder, text)
 
 
 def test_a_map_is_for_li2018_alone():

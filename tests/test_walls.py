@@ -16,6 +16,10 @@ ROOMS = {
     "bundle.py": {"cwic.container", "cwic.errors"},
     "imagefile.py": {"cwic.errors", "cwic.pixels", "PIL"},
     "pixels.py": {"cwic.errors", "cwic.container"},
+    "paper.py": {"cwic"},
+    "flagship.py": {"cwic"},
+    "search.py": {"cwic.errors", "cwic.symbols"},
+    "importance.py": {"cwic.errors", "cwic.symbols", "PIL"},
     "networks.py": {"cwic.bundle", "cwic.errors", "onnxruntime"},
     "symbols.py": set(),
     "metrics.py": set(),
@@ -23,7 +27,7 @@ ROOMS = {
     "codec.py": {"cwic"},
     "cli.py": {"cwic"},
     "demo.py": {"cwic", "PIL"},
-    "entropy": {"cwic.entropy", "cwic.errors", "constriction"},
+    "entropy": {"cwic.entropy", "cwic.errors", "cwic.symbols", "constriction"},
 }
 
 

@@ -30,11 +30,19 @@ DEFAULT_MODEL = "li2018-0.30-small"
 PACKAGE_MODELS = Path(__file__).parent / "models"
 MANIFEST = "model.json"
 MANIFEST_FORMAT = 1
-FILES = ("encoder.onnx", "decoder.onnx", "tables.npz")
-KINDS = ("autoencoder", "li2018")
+FILES = {
+    "autoencoder": ("encoder.onnx", "decoder.onnx", "tables.npz"),
+    "li2018": ("encoder.onnx", "decoder.onnx", "tables.npz"),
+    "cwic": ("encoder.onnx", "side.onnx", "index.onnx", "means.onnx", "decoder.onnx", "tables.npz"),
+}
+STRIDES = {"autoencoder": 8, "li2018": 8, "cwic": 16}
 MANIFEST_KEYS: dict[str, type | tuple[type, ...]] = {
     "format": int, "id": str, "kind": str, "stride": int, "channels": int, "levels": int,
-    "target_bpp": (int, float), "files": dict, "training": dict,
+    "files": dict, "training": dict,
+}  # fmt: skip
+# And of the kinds: the rate that the one is made for, the channels of z of the other.
+MORE_KEYS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "autoencoder": {"target_bpp": (int, float)}, "li2018": {"target_bpp": (int, float)}, "cwic": {"side_channels": int},
 }  # fmt: skip
 
 
@@ -42,8 +50,9 @@ MANIFEST_KEYS: dict[str, type | tuple[type, ...]] = {
 class Bundle:
     """A bundle whose files have been verified.
 
-    kind: "autoencoder" or "li2018". stride: pixels on a side of one position of the code. channels: n.
-    levels: L, 0 for the autoencoder. hash: 32 bytes. tables: integer arrays by name. training: provenance,
+    kind: "autoencoder", "li2018" or "cwic". stride: pixels on a side of one position of the code. channels: n, or
+    those of y (cwic). levels: L of the importance map, 0 for the autoencoder. target_bpp: 0 for cwic, which has every
+    rate. side_channels: of z, 0 but for cwic. hash: 32 bytes. tables: integer arrays by name. training: provenance,
     free form.
     """
 
@@ -54,6 +63,7 @@ class Bundle:
     channels: int
     levels: int
     target_bpp: float
+    side_channels: int
     hash: bytes
     tables: dict[str, NDArray[Any]]
     training: dict[str, Any]
@@ -103,10 +113,11 @@ def available(models_dir: Path | None = None) -> list[Bundle]:
 def load_directory(path: Path) -> Bundle:
     """The bundle in this directory, whatever the directory's name. Raises ModelError or ModelMismatch."""
     manifest = _read_manifest(path)
-    contents = {name: _read_verified(path / name, manifest["files"][name]) for name in FILES}
+    contents = {name: _read_verified(path / name, manifest["files"][name]) for name in FILES[manifest["kind"]]}
     return Bundle(
         path=path, id=manifest["id"], kind=manifest["kind"], stride=manifest["stride"],
-        channels=manifest["channels"], levels=manifest["levels"], target_bpp=float(manifest["target_bpp"]),
+        channels=manifest["channels"], levels=manifest["levels"], target_bpp=float(manifest.get("target_bpp", 0)),
+        side_channels=manifest.get("side_channels", 0),
         hash=manifest_hash(manifest), tables=_read_tables(contents["tables.npz"], path / "tables.npz"),
         training=manifest["training"],
     )  # fmt: skip
@@ -139,23 +150,29 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 def _check_manifest(manifest: Any, path: Path) -> None:
     """Raise ModelError unless the manifest has exactly the keys, types and ranges the codec relies on."""
-    if not isinstance(manifest, Mapping) or set(manifest) != set(MANIFEST_KEYS):
+    if not isinstance(manifest, Mapping) or "kind" not in manifest:
         found = sorted(manifest) if isinstance(manifest, Mapping) else type(manifest).__name__
-        raise ModelError(f"{path} has {found}; exactly the keys {sorted(MANIFEST_KEYS)} are allowed")
-    for key, kind in MANIFEST_KEYS.items():
-        if not isinstance(manifest[key], kind) or isinstance(manifest[key], bool):
+        raise ModelError(f"{path} has {found}; a manifest has a kind")
+    kind = str(manifest["kind"])
+    if kind not in FILES:
+        raise ModelError(f"{path}: kind is {kind!r}; allowed are {', '.join(FILES)}")
+    keys = MANIFEST_KEYS | MORE_KEYS[kind]
+    if set(manifest) != set(keys):
+        raise ModelError(f"{path} has {sorted(manifest)}; exactly the keys {sorted(keys)} are allowed")
+    for key, type_ in keys.items():
+        if not isinstance(manifest[key], type_) or isinstance(manifest[key], bool):
             raise ModelError(f"{path}: {key} is {manifest[key]!r}, which is of the wrong type")
     n, levels = manifest["channels"], manifest["levels"]
     rules = {
         f"format must be {MANIFEST_FORMAT}": manifest["format"] == MANIFEST_FORMAT,
         "id must be 1 to 64 letters, digits, '.', '_' or '-'": bool(MODEL_ID.fullmatch(manifest["id"])),
-        f"kind must be one of {KINDS}": manifest["kind"] in KINDS,
-        "stride must be 8": manifest["stride"] == 8,
+        f"stride must be {STRIDES[kind]}": manifest["stride"] == STRIDES[kind],
         "channels must be 1 to 1024": 1 <= n <= 1024,
-        "levels must be 0 for an autoencoder": manifest["kind"] != "autoencoder" or levels == 0,
-        "levels must be 2 to 256 and divide channels": manifest["kind"] != "li2018"
-        or (2 <= levels <= 256 and n % levels == 0),
-        f"files must give the SHA-256 of {FILES}": set(manifest["files"]) == set(FILES),
+        "levels must be 0 for an autoencoder": kind != "autoencoder" or levels == 0,
+        "levels must be 2 to 256 and divide channels": kind != "li2018" or (2 <= levels <= 256 and n % levels == 0),
+        "levels must be 16 for cwic": kind != "cwic" or levels == 16,
+        "side_channels must be 1 to 1024": 1 <= manifest.get("side_channels", 1) <= 1024,
+        f"files must give the SHA-256 of {FILES[kind]}": set(manifest["files"]) == set(FILES[kind]),
     }
     for rule, holds in rules.items():
         if not holds:

@@ -1,28 +1,37 @@
 """The main flow: pixels -> planes -> latents -> symbols -> bytes, and back.
 
-    encode   to_planes -> analysis -> quantize or binarize -> entropy.encode -> pack
-    decode   from_planes <- synthesis <- dequantize or code_to_latents <- entropy.decode <- unpack
+    encode   to_planes -> analysis -> symbols -> entropy coding -> pack
+    decode   from_planes <- synthesis <- symbols <- entropy decoding <- unpack
 
-Everything from symbols to bytes is integers and exact; a decoder that gets other symbols than the encoder had
-says so (the header holds their CRC) and shows nothing.
+What lies between planes and payloads depends on the kind of model: `paper` (autoencoder, li2018) or `flagship` (cwic).
+Everything from symbols to bytes is integers and exact; a decoder that gets other symbols than the encoder had says so
+(the header holds their CRC) and shows nothing.
 """
 
 from __future__ import annotations
 
-import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cwic import bundle, container, pixels, symbols
+from cwic import bundle, container, flagship, importance, metrics, paper, pixels, search
 from cwic.bundle import DEFAULT_MODEL, Bundle
 from cwic.container import CODE, IMAP, Chunk, Header
-from cwic.entropy import code as entropy
-from cwic.entropy import cost
-from cwic.errors import Corrupt, ModelError
-from cwic.networks import Networks
+from cwic.errors import Corrupt, ModelError, TargetUnreachable
+from cwic.symbols import QUALITY_MAX
+
+Pixels = NDArray[np.uint8]
+Symbols = paper.Symbols | flagship.Symbols
+
+DEFAULT_QUALITY = 50.0
+TARGET_RANGES = {"quality": (0, 100), "bpp": (0, 100), "size": (0, 2**32), "psnr": (0, 100), "ms_ssim": (0, 1)}
+# How far from a target a search may end: of the bytes at most this share below them, and never above; of the
+# similarities at most this much above.
+SIZE_SLACK, PSNR_SLACK, MS_SSIM_SLACK = 0.005, 0.02, 0.0003
 
 
 @dataclass(frozen=True)
@@ -44,49 +53,60 @@ class Info:
     bits_per_pixel: float
 
 
-@dataclass(frozen=True, eq=False)
-class Symbols:
-    """What a file holds once the coding is undone.
+@dataclass(frozen=True)
+class Target:
+    """What a file of the flagship shall be like; at most one of these is not None.
 
-    code: uint8 [n,h,w], 0..255 (autoencoder) or 0, 1 and 0 where not kept (li2018).
-    importance: levels uint8 [h,w] in 0..L-1, or None (autoencoder).
+    quality: 0..100. bpp: bits per pixel, and size: bytes, of the whole file, never more. psnr: dB, and ms_ssim, of the
+    decoded picture, never less.
     """
 
-    code: NDArray[np.uint8]
-    importance: NDArray[np.uint8] | None
+    quality: float | None = None
+    bpp: float | None = None
+    size: int | None = None
+    psnr: float | None = None
+    ms_ssim: float | None = None
 
-    def crc(self) -> int:
-        """CRC-32 of the importance map's levels, if there are any, and then the code, both in C order."""
-        start = 0 if self.importance is None else zlib.crc32(self.importance.tobytes())
-        return zlib.crc32(self.code.tobytes(), start)
+    def given(self) -> dict[str, float]:
+        """Those that are not None, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def __post_init__(self) -> None:
+        if len(self.given()) > 1:
+            raise TargetUnreachable(f"found {' and '.join(self.given())}; at most one target is allowed")
+        for name, value in self.given().items():
+            low, high = TARGET_RANGES[name]
+            if not low <= value <= high:  # false for NaN too
+                raise TargetUnreachable(f"{name} is {value!r}; {low:g} to {high:g} is allowed")
 
 
-def encode(image: NDArray[np.uint8], *, model: str = DEFAULT_MODEL, models_dir: Path | None = None) -> bytes:
+def encode(
+    image: Pixels, *, model: str = DEFAULT_MODEL, quality: float | None = None, bpp: float | None = None,
+    size: int | None = None, psnr: float | None = None, ms_ssim: float | None = None,
+    importance: str | Pixels | None = None, models_dir: Path | None = None,
+) -> bytes:  # fmt: skip
     """Pixels to the bytes of a complete .cwic file.
 
-    image: uint8 [H,W,3], sRGB, or [H,W], grey; rows from the top. model: id of a bundle, looked for in
-    models_dir first and then in the package. Raises UnsupportedImage, ModelError.
+    image: uint8 [H,W,3], sRGB, or [H,W], grey; rows from the top. model: id of a bundle, looked for in models_dir
+    first and then in the package. For models of kind cwic: at most one of quality (0..100, default 50), bpp (bits per
+    pixel) and size (bytes), which the file will not exceed, psnr (dB) and ms_ssim, which the decoded picture will not
+    fall below; and importance, "auto", "uniform" or a grey picture uint8 [H',W'] (white: more bits), by default
+    what the model was made for. Raises UnsupportedImage, ModelError, and TargetUnreachable for a target that this
+    picture cannot be given.
     """
     pixels.check_image(image)
+    target = Target(quality, bpp, size, psnr, ms_ssim)
     loaded = bundle.load(model, models_dir)
-
-    planes = pixels.to_planes(image, loaded.stride)  # float32 [3,H',W']
-    latents, importance = Networks(loaded).analysis(planes)  # float32 [n,h,w], [h,w] or None
-    if importance is None:
-        found = Symbols(symbols.quantize(latents), None)
-    else:
-        levels = symbols.importance_levels(importance, loaded.levels)  # uint8 [h,w]
-        kept = symbols.mask(levels, loaded.channels, loaded.levels)  # bool [n,h,w]
-        found = Symbols(symbols.binarize(latents) * kept, levels)
-    height, width = image.shape[:2]
-    header = Header(
-        width, height, image.ndim if image.ndim == 3 else 1, loaded.id,
-        loaded.hash[: container.MODEL_HASH_BYTES], found.crc(),
-    )  # fmt: skip
-    return container.pack(header, _encode_symbols(found, loaded))
+    if loaded.kind == "cwic":
+        return _encode_flagship(image, loaded, target, importance)
+    if target.given() or importance is not None:
+        asked = [*target.given(), *(["importance"] if importance is not None else [])]
+        raise ModelError(f"{' and '.join(asked)} cannot be given for {model!r}: a {loaded.kind} model has one rate")
+    found, chunks = paper.encode(pixels.to_planes(image, loaded.stride), loaded)
+    return _file(image, loaded, found, chunks)
 
 
-def decode(data: bytes, *, models_dir: Path | None = None) -> NDArray[np.uint8]:
+def decode(data: bytes, *, models_dir: Path | None = None) -> Pixels:
     """The bytes of a .cwic file to pixels: uint8 [H,W,3], sRGB, or [H,W], grey; rows from the top.
 
     Raises CodecError, and nothing else, for any bytes: FormatError if they are not a whole, undamaged file,
@@ -94,14 +114,7 @@ def decode(data: bytes, *, models_dir: Path | None = None) -> NDArray[np.uint8]:
     """
     header, chunks = container.unpack(data)  # all sizes are checked here
     loaded = bundle.load(header.model_id, models_dir, header.model_hash)
-    found = _decode_symbols(header, chunks, loaded)
-    if found.importance is None:
-        latents = symbols.dequantize(found.code)  # float32 [n,h,w]
-    else:
-        kept = symbols.mask(found.importance, loaded.channels, loaded.levels)
-        latents = symbols.code_to_latents(found.code, kept)
-    planes = Networks(loaded).synthesis(latents)  # float32 [3,H',W']
-    return pixels.from_planes(planes, header.height, header.width, header.colours)
+    return _picture(_decode_symbols(header, chunks, loaded), loaded, header.height, header.width, header.colours)
 
 
 def inspect(data: bytes) -> Info:
@@ -121,18 +134,20 @@ def decode_symbols(data: bytes, *, models_dir: Path | None = None) -> Symbols:
 
 
 def importance_map(data: bytes, *, models_dir: Path | None = None) -> NDArray[np.uint8]:
-    """The levels of a file's importance map, uint8 [h,w] in 0..L-1, one for each 8 x 8 pixels.
+    """The levels of a file's importance map, uint8 [h,w] in 0..L-1, one for each block of the model's stride.
 
     Raises CodecError; ModelError for an autoencoder's file, which has no such map.
     """
     levels = decode_symbols(data, models_dir=models_dir).importance
     if levels is None:
-        raise ModelError(f"the model {inspect(data).model_id!r} has no importance map; those of kind li2018 have one")
+        raise ModelError(
+            f"the model {inspect(data).model_id!r} has no importance map; those of kind li2018 and cwic do"
+        )
     return levels
 
 
 def bits_per_block(data: bytes, *, models_dir: Path | None = None) -> NDArray[np.float64]:
-    """Where a file's bits went: float64 [h,w], the bits spent on each 8 x 8 pixels, importance map included.
+    """Where a file's bits went: float64 [h,w], the bits spent on each block of the model's stride, map included.
 
     This is what the coder was told that they cost; the sum is the size of the chunks but for a few bytes at
     the end of each. Raises CodecError.
@@ -140,37 +155,86 @@ def bits_per_block(data: bytes, *, models_dir: Path | None = None) -> NDArray[np
     header, chunks = container.unpack(data)
     loaded = bundle.load(header.model_id, models_dir, header.model_hash)
     found = _decode_symbols(header, chunks, loaded)
-    if found.importance is None:
-        return cost.cost_of_static(found.code, loaded.tables)
-    kept = symbols.mask(found.importance, loaded.channels, loaded.levels)
-    of_map = cost.cost_of_map(found.importance, loaded.levels, loaded.tables)
-    return of_map + cost.cost_of_code(found.code, found.importance, kept, loaded.tables)
+    if isinstance(found, flagship.Symbols):
+        return flagship.bits_per_block(found, loaded)
+    return paper.bits_per_block(found, loaded)
 
 
-def _encode_symbols(found: Symbols, loaded: Bundle) -> list[Chunk]:
-    """The chunks of a file, in the order in which they must be decoded."""
-    if found.importance is None:
-        return [Chunk(CODE, entropy.encode_static(found.code, loaded.tables))]
-    n, levels = loaded.channels, loaded.levels
-    return [
-        Chunk(IMAP, entropy.encode_map(found.importance, levels, loaded.tables)),
-        Chunk(CODE, entropy.encode_code(found.code, found.importance, n, levels, loaded.tables)),
-    ]
+def _encode_flagship(image: Pixels, loaded: Bundle, target: Target, drawn: str | Pixels | None) -> bytes:
+    """A file at the quality that meets the target; the analysis is run once."""
+    picture = flagship.Picture(pixels.to_planes(image, flagship.SIDE_STRIDE), loaded)
+    levels = _levels(picture, image, loaded, drawn)
+
+    @cache  # a search may come back to a quality
+    def coded(quality: int) -> tuple[bytes, flagship.Symbols]:
+        found, chunks = picture.code(quality, levels)
+        return _file(image, loaded, found, chunks), found
+
+    def decoded(quality: int) -> Pixels:
+        height, width = image.shape[:2]
+        return _picture(coded(quality)[1], loaded, height, width, image.ndim if image.ndim == 3 else 1)
+
+    return coded(_quality(image, target, lambda q: len(coded(q)[0]), decoded))[0]
+
+
+def _quality(image: Pixels, target: Target, size: Callable[[int], int], decoded: Callable[[int], Pixels]) -> int:
+    """The quality 0..QUALITY_MAX that meets a target, given a file's size and its picture at any quality."""
+    if target.psnr is not None:
+        return search.quality_for(
+            lambda quality: metrics.psnr(image, decoded(quality)), target.psnr, "dB", slack=PSNR_SLACK, over=True
+        )
+    if target.ms_ssim is not None:
+        return search.quality_for(
+            lambda quality: metrics.ms_ssim(image, decoded(quality)), target.ms_ssim, "MS-SSIM",
+            slack=MS_SSIM_SLACK, over=True,
+        )  # fmt: skip
+    if target.size is not None or target.bpp is not None:
+        pixels_ = image.shape[0] * image.shape[1]
+        limit = float(target.size) if target.size is not None else float(target.bpp or 0) * pixels_ / 8
+        return search.quality_for(size, limit, "bytes", slack=SIZE_SLACK * limit, over=False)
+    return round((DEFAULT_QUALITY if target.quality is None else target.quality) * QUALITY_MAX / 100)
+
+
+def _levels(picture: flagship.Picture, image: Pixels, loaded: Bundle, drawn: str | Pixels | None) -> NDArray[np.uint8]:
+    """The importance map's levels, drawn by whoever was asked."""
+    if drawn is None:
+        drawn = importance.UNIFORM
+    if not isinstance(drawn, str):
+        return importance.from_picture(drawn, image.shape[0], image.shape[1], loaded.stride, picture.shape)
+    if drawn == importance.AUTO:
+        return picture.auto_importance()
+    if drawn == importance.UNIFORM:
+        return importance.uniform(picture.shape)
+    raise TargetUnreachable(f"importance is {drawn!r}; allowed are 'auto', 'uniform' or a grey picture")
+
+
+def _file(image: Pixels, loaded: Bundle, found: Symbols, chunks: list[Chunk]) -> bytes:
+    height, width = image.shape[:2]
+    header = Header(
+        width, height, image.ndim if image.ndim == 3 else 1, loaded.id,
+        loaded.hash[: container.MODEL_HASH_BYTES], found.crc(),
+    )  # fmt: skip
+    return container.pack(header, chunks)
+
+
+def _picture(found: Symbols, loaded: Bundle, height: int, width: int, colours: int) -> Pixels:
+    """The pixels that symbols stand for."""
+    if isinstance(found, flagship.Symbols):
+        planes = flagship.synthesise(found, loaded)
+    else:
+        planes = paper.synthesise(found, loaded)
+    return pixels.from_planes(planes, height, width, colours)
 
 
 def _decode_symbols(header: Header, chunks: dict[str, bytes], loaded: Bundle) -> Symbols:
-    """The inverse of _encode_symbols. Raises Corrupt unless every symbol is what the encoder had."""
-    n, levels = loaded.channels, loaded.levels
-    h, w = -(-header.height // loaded.stride), -(-header.width // loaded.stride)
-    needed = {CODE} if loaded.kind == "autoencoder" else {CODE, IMAP}
+    """A file's symbols. Raises Corrupt unless every one is what the encoder had."""
     present = container.KNOWN_KINDS & chunks.keys()
-    if present != needed:
-        raise Corrupt(f"the file has the chunks {sorted(present)}; a {loaded.kind} file has {sorted(needed)}")
-    if loaded.kind == "autoencoder":
-        found = Symbols(entropy.decode_static(chunks[CODE], n, h, w, loaded.tables), None)
-    else:
-        importance = entropy.decode_map(chunks[IMAP], h, w, levels, loaded.tables)
-        found = Symbols(entropy.decode_code(chunks[CODE], importance, n, levels, loaded.tables), importance)
+    allowed = {"autoencoder": [{CODE}], "li2018": [{CODE, IMAP}], "cwic": [{CODE}, {CODE, IMAP}]}[loaded.kind]
+    if present not in allowed:
+        found_, needed = sorted(present), " or ".join(str(sorted(kinds)) for kinds in allowed)
+        raise Corrupt(f"the file has the chunks {found_}; a {loaded.kind} file has {needed}")
+    of_kind = flagship if loaded.kind == "cwic" else paper
+    found: Symbols = of_kind.decode_symbols(chunks, header.height, header.width, loaded)
     if found.crc() != header.symbols_crc:
         raise Corrupt(
             f"the decoded symbols have the CRC {found.crc():08x}, "

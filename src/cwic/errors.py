@@ -10,7 +10,8 @@ CodecError
 ├── ModelError                             something is wrong with a bundle
 │   ├── ModelNotFound                      no bundle with this id is installed
 │   └── ModelMismatch                      a bundle with this id, but not the one that is meant
-└── UnsupportedImage (also a ValueError)   a picture that cannot be encoded, read or written
+├── UnsupportedImage (also a ValueError)   a picture that cannot be encoded, read or written
+└── TargetUnreachable (also a ValueError)  a size or quality that this picture cannot be given
 
     try:
         image = cwic.decode(data)
@@ -27,6 +28,7 @@ __all__ = [
     "ModelMismatch",
     "ModelNotFound",
     "NotCwic",
+    "TargetUnreachable",
     "Truncated",
     "UnsupportedImage",
     "UnsupportedVersion",
@@ -75,3 +77,7 @@ class ModelMismatch(ModelError):
 
 class UnsupportedImage(CodecError, ValueError):
     """A picture of a type, shape, size or mode that is not supported; the message says which are."""
+
+
+class TargetUnreachable(CodecError, ValueError):
+    """No quality gives the size, rate or similarity that was asked for; the message names the range that can be had."""

@@ -1,13 +1,13 @@
-"""The only user of onnxruntime: planes -> latents (analysis) and latents -> planes (synthesis), on the CPU.
+"""The only user of onnxruntime: the networks of a bundle on whole pictures, on the CPU.
 
-Large pictures are computed in tiles, so that memory does not grow with the picture: each tile is computed
-with MARGIN more positions on every side than are kept. That is more than the networks look at (9 positions),
-and so the tiles join without a seam; only the float rounding differs from computing all at once.
+Large pictures are computed in tiles, so that memory does not grow with the picture: each tile is computed with a margin
+on every side that is wider than the networks look, and so the tiles join without a seam; only the float rounding
+differs from computing all at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,12 +16,18 @@ from numpy.typing import NDArray
 from cwic.bundle import Bundle
 from cwic.errors import ModelError
 
-TILE = 128  # kept positions of the code on a side; 1024 pixels at stride 8
-MARGIN = 12
+# In positions of the code (autoencoder, li2018): 1024 pixels at stride 8. The networks look at 9 positions.
+TILE, MARGIN = 128, 12
+# In positions of z (flagship): 1024 pixels at stride 64. The networks look at 10 of y's positions at most.
+SIDE_TILE, SIDE_MARGIN = 16, 4
+SIDE_SCALE = 4  # positions of y on a side of one of z
+NEVER = np.float32(1e9)  # a dead zone in which everything lies
+
+Array = NDArray[np.float32]
 
 
 class Latents(NamedTuple):
-    """latents: float32 [n,h,w] in (0,1). importance: float32 [h,w] in (0,1), or None for an autoencoder."""
+    """latents: float32 [n,h,w]. importance: float32 [h,w], or None for an autoencoder."""
 
     latents: NDArray[np.float32]
     importance: NDArray[np.float32] | None
@@ -36,48 +42,106 @@ class Networks:
         self._threads = threads
         self._sessions: dict[str, Any] = {}
 
-    def analysis(self, planes: NDArray[np.float32]) -> Latents:
+    # ---- the paper's ----
+
+    def analysis(self, planes: Array) -> Latents:
         """Latents of planes float32 [3,H',W'] in [-1,1], both multiples of the stride. Raises ModelError."""
         stride = self._bundle.stride
-        h, w = planes.shape[1] // stride, planes.shape[2] // stride
-        made = {"latents": np.empty((self._bundle.channels, h, w), np.float32)}
+        made = {"latents": _Plane(self._bundle.channels, 1)}
         if self._bundle.kind == "li2018":
-            made["importance"] = np.empty((1, h, w), np.float32)
-        for tile in _tiles(h, w):
-            self._run("encoder.onnx", "planes", planes, stride, made, 1, tile)
-        return Latents(made["latents"], made["importance"][0] if "importance" in made else None)
+            made["importance"] = _Plane(1, 1)
+        size = planes.shape[1] // stride, planes.shape[2] // stride
+        found = self._run("encoder.onnx", {"planes": (planes, stride)}, made, size, (TILE, MARGIN))
+        return Latents(found["latents"], found["importance"][0] if "importance" in found else None)
 
-    def synthesis(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+    def synthesis(self, latents: Array) -> Array:
         """Planes float32 [3,H',W'], unclipped, of latents float32 [n,h,w]. Raises ModelError."""
-        stride = self._bundle.stride
-        _, h, w = latents.shape
-        planes = np.empty((3, h * stride, w * stride), np.float32)
-        for tile in _tiles(h, w):
-            self._run("decoder.onnx", "latents", latents, 1, {"planes": planes}, stride, tile)
-        return planes
+        made = {"planes": _Plane(3, self._bundle.stride)}
+        found = self._run("decoder.onnx", {"latents": (latents, 1)}, made, latents.shape[1:], (TILE, MARGIN))
+        return found["planes"]
+
+    # ---- the flagship's: y [C,h,w] at 1/16 of the resolution, z [S,h/4,w/4], quality [1,h,w] in 0..1 ----
+
+    def latents(self, planes: Array) -> Latents:
+        """y of planes float32 [3,H',W'] in [-1,1], sides multiples of 64, and the bundle's own map, levels before
+
+        rounding. Raises ModelError.
+        """
+        size = planes.shape[1] // 64, planes.shape[2] // 64
+        made = {"latents": _Plane(self._bundle.channels, SIDE_SCALE), "importance": _Plane(1, SIDE_SCALE)}
+        found = self._run("encoder.onnx", {"planes": (planes, 64)}, made, size, (SIDE_TILE, SIDE_MARGIN))
+        return Latents(found["latents"], found["importance"][0])
+
+    def side(self, latents: Array, quality: Array) -> Array:
+        """z, before rounding, of y and the local quality. Raises ModelError."""
+        inputs = {"latents": (latents, SIDE_SCALE), "quality": (quality, SIDE_SCALE)}
+        return self._flagship("side.onnx", inputs, "side", self._bundle.side_channels, 1)
+
+    def index_sums(self, side: Array) -> Array:
+        """What z says of the table indices: integers in float32 [C,h,w], the same everywhere. Raises ModelError."""
+        return self._flagship("index.onnx", {"side": (side, 1)}, "sums", self._bundle.channels, SIDE_SCALE)
+
+    def rounded(self, latents: Array, side: Array, quality: Array, dead_zone: Array) -> tuple[Array, Array]:
+        """y_hat, and the residuals that y is rounded to with this dead zone [C,h,w]: integers in float32 [C,h,w]."""
+        return self._means(latents, np.zeros_like(latents), side, quality, dead_zone)
+
+    def decoded(self, residual: Array, side: Array, quality: Array) -> Array:
+        """y_hat of the symbols at the local quality. Raises ModelError."""
+        never = np.full_like(residual, NEVER)
+        return self._means(np.zeros_like(residual), residual, side, quality, never)[0]
+
+    def _means(self, latents: Array, residual: Array, side: Array, quality: Array, zone: Array) -> tuple[Array, Array]:
+        inputs = {
+            "latents": (latents, SIDE_SCALE), "residual": (residual, SIDE_SCALE), "side": (side, 1),
+            "quality": (quality, SIDE_SCALE), "dead_zone": (zone, SIDE_SCALE),
+        }  # fmt: skip
+        made = {name: _Plane(self._bundle.channels, SIDE_SCALE) for name in ("decoded", "found")}
+        found = self._run("means.onnx", inputs, made, side.shape[1:], (SIDE_TILE, SIDE_MARGIN))
+        return found["decoded"], found["found"]
+
+    def planes(self, latents: Array, quality: Array) -> Array:
+        """Planes float32 [3,H',W'], unclipped, of y_hat at the local quality. Raises ModelError."""
+        inputs = {"latents": (latents, SIDE_SCALE), "quality": (quality, SIDE_SCALE)}
+        return self._flagship("decoder.onnx", inputs, "planes", 3, 64)
+
+    def _flagship(
+        self, file: str, inputs: Mapping[str, tuple[Array, int]], output: str, channels: int, scale: int
+    ) -> Array:
+        """One output of a flagship's network; scales are elements on a side of a position of z."""
+        array, per_side = next(iter(inputs.values()))
+        size = array.shape[1] // per_side, array.shape[2] // per_side
+        return self._run(file, inputs, {output: _Plane(channels, scale)}, size, (SIDE_TILE, SIDE_MARGIN))[output]
+
+    # ---- all ----
 
     def _run(
-        self, file: str, name: str, source: NDArray[np.float32], source_scale: int,
-        made: dict[str, NDArray[np.float32]], made_scale: int, tile: _Tile,
-    ) -> None:  # fmt: skip
-        """Fill one tile of the arrays in `made` with the network's outputs of the same names.
+        self, file: str, inputs: Mapping[str, tuple[Array, int]], made: Mapping[str, _Plane],
+        size: tuple[int, ...], tiling: tuple[int, int],
+    ) -> dict[str, Array]:  # fmt: skip
+        """The network's outputs by name, for inputs (array [channels,height,width], elements per position) by name.
 
-        All arrays are float32 [channels,height,width]; the scales are their elements per position of the
-        code.
+        size: positions down and across. tiling: positions on a side of a tile, and of its margin.
         """
-        values = np.ascontiguousarray(source[tile.computed(source_scale)])[np.newaxis]
-        try:
-            results = self._session(file).run(list(made), {name: values})
-        except Exception as error:  # onnxruntime has a dozen types of its own, all plain Exceptions
-            raise ModelError(f"{self._bundle.path / file} fails: {error}") from error
-        for (output, whole), result in zip(made.items(), results, strict=True):
-            expected = (1, whole.shape[0], *(size // source_scale * made_scale for size in values.shape[2:]))
-            if result.shape != expected or not np.isfinite(result).all():
-                raise ModelError(
-                    f"{self._bundle.path / file} gives {output} of shape {list(result.shape)}; "
-                    f"{list(expected)} with finite values is allowed"
-                )
-            whole[tile.kept(made_scale)] = result[0][tile.kept_of_computed(made_scale)]
+        h, w = size
+        whole = {name: np.empty((p.channels, h * p.scale, w * p.scale), np.float32) for name, p in made.items()}
+        for tile in _tiles(h, w, *tiling):
+            given = {
+                name: np.ascontiguousarray(array[tile.computed(scale)])[np.newaxis]
+                for name, (array, scale) in inputs.items()
+            }
+            try:
+                results = self._session(file).run(list(made), given)
+            except Exception as error:  # onnxruntime has a dozen types of its own, all plain Exceptions
+                raise ModelError(f"{self._bundle.path / file} fails: {error}") from error
+            for (output, plane), result in zip(made.items(), results, strict=True):
+                expected = (1, plane.channels, *(n * plane.scale for n in tile.n_computed()))
+                if result.shape != expected or not np.isfinite(result).all():
+                    raise ModelError(
+                        f"{self._bundle.path / file} gives {output} of shape {list(result.shape)}; "
+                        f"{list(expected)} with finite values is allowed"
+                    )
+                whole[output][tile.kept(plane.scale)] = result[0][tile.kept_of_computed(plane.scale)]
+        return whole
 
     def _session(self, file: str) -> Any:
         if file not in self._sessions:
@@ -91,6 +155,13 @@ class Networks:
                 (self._bundle.path / file).read_bytes(), options, providers=["CPUExecutionProvider"]
             )
         return self._sessions[file]
+
+
+class _Plane(NamedTuple):
+    """What a network makes: its channels, and elements on a side of a position."""
+
+    channels: int
+    scale: int
 
 
 class _Span(NamedTuple):
@@ -112,6 +183,10 @@ class _Tile(NamedTuple):
         """Of the whole: what the tile is computed from, margins included."""
         return slice(None), *(slice(span.first * scale, span.last * scale) for span in self)
 
+    def n_computed(self) -> tuple[int, ...]:
+        """Positions down and across that are computed."""
+        return tuple(span.last - span.first for span in self)
+
     def kept(self, scale: int) -> tuple[slice, ...]:
         """Of the whole: what the tile fills."""
         return slice(None), *(slice(span.start * scale, span.stop * scale) for span in self)
@@ -123,18 +198,18 @@ class _Tile(NamedTuple):
         )
 
 
-def _tiles(h: int, w: int) -> Iterator[_Tile]:
-    for rows in _spans(h):
-        for columns in _spans(w):
+def _tiles(h: int, w: int, tile: int, margin: int) -> Iterator[_Tile]:
+    for rows in _spans(h, tile, margin):
+        for columns in _spans(w, tile, margin):
             yield _Tile(rows, columns)
 
 
-def _spans(size: int) -> list[_Span]:
-    if size <= TILE + 2 * MARGIN:
+def _spans(size: int, tile: int, margin: int) -> list[_Span]:
+    if size <= tile + 2 * margin:
         return [_Span(0, size, 0, size)]
-    starts = range(0, size, TILE)
-    ends = [min(start + TILE, size) for start in starts]
+    starts = range(0, size, tile)
+    ends = [min(start + tile, size) for start in starts]
     return [
-        _Span(start, end, max(start - MARGIN, 0), min(end + MARGIN, size))
+        _Span(start, end, max(start - margin, 0), min(end + margin, size))
         for start, end in zip(starts, ends, strict=True)
     ]

@@ -4,15 +4,21 @@ autoencoder:  latents --quantize--> symbols 0..255 --dequantize--> latents
 li2018:       latents --binarize--> bits 0, 1
               importance --importance_levels--> levels 0..L-1 --mask--> kept or not
               bits, kept --code_to_latents--> -1, 0, 1, where 0 is a bit that was not kept
+cwic:         the picture's quality, levels --local_quality--> the quality of each block
+              (its latents become integers inside the networks, step by step)
 
 Legend: n code channels, L importance levels, h and w the picture's padded height and width divided by the
-stride.
+stride (8; 16 for cwic).
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
+QUALITY_MAX = 10_000  # the quality in a file is an integer, in hundredths of the 0..100 that people give
+QUALITY_PER_LEVEL = 400  # of the flagship's importance map
+NEUTRAL_LEVEL = 8  # the level that leaves the quality of its block as it is
 
 
 def quantize(latents: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -60,3 +66,13 @@ def code_to_latents(bits: NDArray[np.uint8], kept: NDArray[np.bool_]) -> NDArray
     bits: uint8 [n,h,w] in {0,1}. kept: bool [n,h,w].
     """
     return (2 * bits.astype(np.float32) - 1) * kept
+
+
+def local_quality(quality: int, importance: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The quality of each block, float32 [1,h,w] in 0..1: the picture's (0..QUALITY_MAX), shifted by the map's levels.
+
+    importance: uint8 [h,w] in 0..15.
+    """
+    shift = (importance.astype(np.int64) - NEUTRAL_LEVEL) * QUALITY_PER_LEVEL
+    local = (quality + shift).clip(0, QUALITY_MAX)
+    return (local / QUALITY_MAX).astype(np.float32)[np.newaxis]

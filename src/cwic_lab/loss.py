@@ -1,22 +1,41 @@
-"""What training minimises: distortion + gamma * rate loss (the paper's section 3.4), each as a plain function.
+"""What training minimises, each as a plain function: the paper's distortion + gamma * rate loss (section 3.4), and the
+flagship's rate + lambda * distortion.
 
-Planes are float [B,3,H,W] in [-1, 1]. Rates are bits per pixel of the *raw* code: n/L bits per importance level and
-8x8 block. Everything is per pixel, so that numbers do not depend on crop size or batch: the paper sums over the
-picture instead, and its gamma is ours times a constant (docs/decisions/0001-paper-or-released-code.md).
+Planes are float [B,3,H,W] in [-1, 1]. The paper's rates are bits per pixel of the *raw* code: n/L bits per importance
+level and 8x8 block. Everything is per pixel, so that numbers do not depend on crop size or batch: the paper sums over
+the picture instead, and its gamma is ours times a constant (docs/decisions/0001-paper-or-released-code.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from cwic_lab.networks import Autoencoder, Li2018
+from cwic_lab.networks import Autoencoder, Flagship, Li2018, flagship
 from cwic_lab.networks.autoencoder import STRIDE
+from cwic_lab.rate import logistic_bits
 
 Reduce = Callable[[Tensor], Tensor]
+
+# lambda of 1 - MS-SSIM for a lambda of 255^2 MSE: the two lists of CompressAI's recipes are in about this ratio.
+MS_SSIM_WEIGHT = 1250
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli and Bovik, 2003
+# A sample's loss times (lambda / this)^-1/2: about one over its rate, so that every quality counts alike.
+MIDDLE_LAMBDA = 0.014
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """The mean of a detached tensor over all processes; the tensor itself when there is one."""
+    if not dist.is_initialized():
+        return value
+    value = value.clone()
+    dist.all_reduce(value)
+    return value / dist.get_world_size()
 
 
 def squared_error(decoded: Tensor, planes: Tensor) -> Tensor:
@@ -29,6 +48,29 @@ def ssim(decoded: Tensor, planes: Tensor) -> Tensor:
 
     The differentiable twin of `cwic.metrics.ssim`, in float32; both are compared in the tests.
     """
+    luminance, structure = ssim_maps(decoded, planes)
+    return (luminance * structure).mean()
+
+
+def ms_ssim(decoded: Tensor, planes: Tensor) -> Tensor:
+    """MS-SSIM of each sample [B], averaged over colours: five scales, the smallest side at least 176 pixels.
+
+    The differentiable twin of `cwic.metrics.ms_ssim`, in float32; both are compared in the tests. Means that are
+    not positive have no power and count as 1e-6.
+    """
+    product = torch.ones(())
+    for scale, weight in enumerate(MS_SSIM_WEIGHTS):
+        if scale:
+            decoded, planes = F.avg_pool2d(decoded, 2), F.avg_pool2d(planes, 2)
+        luminance, structure = ssim_maps(decoded, planes)
+        last = scale == len(MS_SSIM_WEIGHTS) - 1
+        value = (luminance * structure if last else structure).mean(dim=(2, 3))  # [B,3]
+        product = product.to(value) * value.clamp(min=1e-6) ** weight
+    return product.mean(dim=1)
+
+
+def ssim_maps(decoded: Tensor, planes: Tensor) -> tuple[Tensor, Tensor]:
+    """SSIM's two factors at the valid positions: luminance, and contrast times structure, [B,3,H-10,W-10]."""
     offset = torch.arange(11, dtype=planes.dtype, device=planes.device) - 5
     taps = torch.exp(-offset.square() / (2 * 1.5**2))
     taps = taps / taps.sum()
@@ -47,7 +89,7 @@ def ssim(decoded: Tensor, planes: Tensor) -> Tensor:
     covariance = xy - mean_x * mean_y
     variances = (xx - mean_x.square()) + (yy - mean_y.square())
     luminance = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
-    return (luminance * (2 * covariance + c2) / (variances + c2)).mean()
+    return luminance, (2 * covariance + c2) / (variances + c2)
 
 
 def raw_rate(mask: Tensor) -> Tensor:
@@ -100,3 +142,29 @@ def li2018_loss(
     if prefix is None:
         loss = loss + gamma * rate_loss(mask, importance, threshold_bpp, reduce)
     return loss, parts
+
+
+def flagship_loss(
+    network: Flagship, planes: Tensor, draws: Any, ms_ssim_share: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Bits per pixel plus lambda times distortion of each sample at its quality, and the parts for the log.
+
+    draws: `task.FlagshipDraws`. The squared error of a block counts by the lambda of its local quality; where
+    `ms_ssim_share` is not 0, that share of the distortion is the sample's 1 - MS-SSIM instead.
+    """
+    coded = network(planes, draws.quality, draws.local)
+    pixels = planes.shape[2] * planes.shape[3]
+    bits = logistic_bits(coded.residual + draws.noise, coded.scale).sum(dim=(1, 2, 3))
+    side_bits = network.side_bits(coded.side + draws.side_noise, draws.quality).sum(dim=(1, 2, 3))
+    bpp = (bits + side_bits) / pixels  # [B]
+
+    error = (coded.decoded - planes).square().mean(dim=1, keepdim=True)
+    weight = flagship.lambda_of(draws.local) * (255**2 / 4)  # planes span 2, 255^2 MSE is of a span of 255
+    distortion = (weight * F.avg_pool2d(error, flagship.STRIDE)).mean(dim=(1, 2, 3))
+    whole = flagship.lambda_of(draws.quality).view(-1)
+    if ms_ssim_share:
+        lost = MS_SSIM_WEIGHT * whole * (1 - ms_ssim(coded.decoded, planes))
+        distortion = (1 - ms_ssim_share) * distortion + ms_ssim_share * lost
+    loss = ((whole / MIDDLE_LAMBDA).rsqrt() * (bpp + distortion)).mean()
+    parts = {"mse": error.mean(), "raw_bpp": bpp.mean(), "side_bpp": side_bits.mean() / pixels}
+    return loss, {key: value.detach() for key, value in parts.items()}

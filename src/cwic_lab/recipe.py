@@ -11,8 +11,6 @@ from cwic_lab.data import DataConfig
 
 T = TypeVar("T")
 
-PARTS = ("encoder", "code_head", "importance_net", "decoder")
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -23,11 +21,13 @@ class Stage:
         so that the channels are already in order of use when the map arrives; 0: always all of them.
     lr, lr_end: learning rate of a layer of fan-in 64 (`train.new_optimizer`) after `warmup` steps, and at the
         end of a cosine.
-    shares: share of the learning rate for parts of the network (encoder, code_head, importance_net, decoder), 1 where
+    shares: share of the learning rate for parts of the network (its modules and parameters by name), 1 where
         nothing is said; with 0 a part stays as it is. The gradient through a hard threshold is biased: at the full
         rate it undoes a good start of all before the quantizers (docs/training.md).
     threshold_bpp, gamma: r and gamma of the rate loss, r in bits per pixel of raw code (map stages only).
     ssim_weight: weight of 1 - SSIM beside the squared error; 0 is the paper's loss.
+    maps: share of the samples that get a random importance map (flagship).
+    ms_ssim: share of MS-SSIM in the distortion (flagship), the rest being squared error.
     """
 
     name: str
@@ -42,6 +42,8 @@ class Stage:
     threshold_bpp: float = 0.0
     gamma: float = 0.0
     ssim_weight: float = 0.0
+    maps: float = 0.5
+    ms_ssim: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,6 @@ def parse_recipe(text: str) -> Recipe:
     recipe = _build(Recipe, table | {"text": text}, "recipe")
     if recipe.network.get("kind") != "li2018" and any(stage.map or stage.prefix for stage in recipe.stages):
         raise ValueError("stage: map and prefix are for networks of kind 'li2018' alone")
-    unknown = sorted({part for stage in recipe.stages for part in stage.shares} - set(PARTS))
-    if unknown:
-        raise ValueError(f"stage: shares of unknown part {unknown[0]!r}; allowed: {', '.join(PARTS)}")
     for key, value, allowed in [
         ("source", recipe.source, ("memory", "workers")),
         ("start", recipe.start, ("transform", "random")),

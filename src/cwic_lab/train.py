@@ -27,9 +27,9 @@ from tqdm import tqdm
 
 from cwic_lab import networks, progress, validate
 from cwic_lab.data import ImageRef, batches, open_data
-from cwic_lab.loss import autoencoder_loss, li2018_loss
-from cwic_lab.networks.start import start_transform
+from cwic_lab.loss import mean_over_processes
 from cwic_lab.recipe import Recipe, Stage, parse_recipe, read_recipe
+from cwic_lab.task import Task, task_of
 
 log = logging.getLogger(__name__)
 
@@ -50,17 +50,19 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
 
     torch.manual_seed(recipe.seed)
     network = networks.build(**recipe.network)
+    task = task_of(recipe.network["kind"])
+    check_parts(network, recipe.stages)
     if recipe.init:
         load_matching(network, read_checkpoint(resolve(recipe.init, recipe_path, runs))["ema"])
     resumed = resume and checkpoint.exists()
     train_refs, valid_refs = open_data(recipe.data, root=recipe_path.parent)
     if recipe.start == "transform" and not recipe.init and not resumed:
         planes = sample_planes(recipe, train_refs, 192, recipe.start_crops)
-        start_transform(network, planes, recipe.spacing, recipe.adaptive)
+        task.start(network, planes, recipe)
         del planes  # hundreds of megabytes
     network = network.to(place, memory_format=torch.channels_last)
     average = {key: value.detach().clone() for key, value in network.state_dict().items()}
-    optimizer = new_optimizer(network)
+    optimizer = new_optimizer(task, network)
     start = 0
     seconds_before = 0.0
     if resumed:
@@ -74,7 +76,7 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
 
     source = batches(recipe.source, train_refs, recipe.data, place, rank, world, start)
     validation = validate.load(valid_refs, recipe.validation_images) if rank == 0 else []
-    loss_of_step = torch.compile(step_loss) if recipe.compile else step_loss
+    loss_of_step = torch.compile(task.loss) if recipe.compile else task.loss
 
     began = time.monotonic()
     sums: dict[str, Tensor] = {}
@@ -82,20 +84,20 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
     for step in bar:
         stage, step_in_stage = recipe.stage_at(step)
         if step_in_stage == 0 and step > 0:
-            optimizer = new_optimizer(network)  # a stage's moments do not describe the next one's loss
+            optimizer = new_optimizer(task, network)  # a stage's moments do not describe the next one's loss
         if step_in_stage == 0 or step == start:
             hold_still(network, stage.shares)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(stage, step_in_stage) * group["share"] * stage.shares.get(group["part"], 1.0)
 
         planes = to_planes(next(source))  # float [B,3,c,c]
-        prefix, generator = randomness(network, stage, recipe.seed, step, rank, len(planes), place)
+        draws = task.draw(network, stage, planes.shape, generator_of(recipe.seed, step, rank, place))
         with torch.autocast(place.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            loss, parts = loss_of_step(network, planes, stage, prefix, generator)
+            loss, parts = loss_of_step(network, planes, stage, draws)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         average_gradients(network, world)
-        centre_gradients(network)
+        task.mend_gradients(network)
         norm = nn.utils.clip_grad_norm_(network.parameters(), stage.clip)
         if math.isfinite(norm):  # a batch that overflowed must not touch the weights
             optimizer.step()
@@ -128,36 +130,14 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
     return checkpoint
 
 
-def step_loss(
-    network: nn.Module, planes: Tensor, stage: Stage, prefix: Tensor | None, generator: torch.Generator
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of one batch and its parts, for either kind of network."""
-    if isinstance(network, networks.Autoencoder):
-        return autoencoder_loss(network, planes, stage.ssim_weight, generator)
-    assert isinstance(network, networks.Li2018)
-    return li2018_loss(
-        network, planes, prefix=prefix, gamma=stage.gamma, threshold_bpp=stage.threshold_bpp,
-        ssim_weight=stage.ssim_weight, reduce=mean_over_processes,
-    )  # fmt: skip
-
-
 def to_planes(images: Tensor) -> Tensor:
     """uint8 [B,3,c,c] -> float32 [B,3,c,c] in [-1,1], channels last."""
     return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
-def randomness(
-    network: nn.Module, stage: Stage, seed: int, step: int, rank: int, batch: int, place: torch.device
-) -> tuple[Tensor | None, torch.Generator]:
-    """What is random in a step besides the crops: the kept prefixes (None with the map), and a generator for noise."""
-    generator = torch.Generator(place).manual_seed(hash((seed, step, rank)) % 2**63)
-    if stage.map or network.kind != "li2018":
-        return None, generator
-    n = int(network.n)
-    if not stage.prefix:
-        return torch.full((batch,), n, device=place), generator
-    spread = torch.rand(batch, generator=generator, device=place) * math.log(n / stage.prefix)
-    return (stage.prefix * spread.exp()).round().long(), generator
+def generator_of(seed: int, step: int, rank: int, place: torch.device) -> torch.Generator:
+    """The random numbers of a step besides its crops."""
+    return torch.Generator(place).manual_seed(hash((seed, step, rank)) % 2**63)
 
 
 def learning_rate(stage: Stage, step: int) -> float:
@@ -166,40 +146,25 @@ def learning_rate(stage: Stage, step: int) -> float:
     return min(1.0, (step + 1) / max(1, stage.warmup)) * (stage.lr_end + (stage.lr - stage.lr_end) * cosine)
 
 
+def check_parts(network: nn.Module, stages: Sequence[Stage]) -> None:
+    """Raise ValueError for a stage whose `shares` name what the network does not have."""
+    parts = {name.split(".")[0] for name, _ in network.named_parameters()}
+    unknown = sorted({part for stage in stages for part in stage.shares} - parts)
+    if unknown:
+        raise ValueError(f"stage: shares of unknown part {unknown[0]!r}; allowed: {', '.join(sorted(parts))}")
+
+
 def hold_still(network: nn.Module, shares: dict[str, float]) -> None:
     """Keep the parts with a share of 0 out of training, and let the others take part."""
-    for part, module in network.named_children():
-        module.requires_grad_(shares.get(part, 1.0) != 0)
-        if shares.get(part) == 0:
-            module.zero_grad(set_to_none=True)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(shares.get(name.split(".")[0], 1.0) != 0)
+        if not parameter.requires_grad:
+            parameter.grad = None
 
 
-def new_optimizer(network: nn.Module) -> torch.optim.Optimizer:
-    """Adam as in the paper (betas 0.9 and 0.999, no weight decay); fused where the device has it.
-
-    Without normalisation a layer's output moves by about lr times its fan-in each step, so one rate for all layers
-    is too much for the wide ones: a weight's share of the rate is 64 / fan-in (at most 1), a bias's 1/16. Measured
-    in docs/training.md.
-    """
-    groups = [
-        {
-            "params": [p],
-            "share": min(1.0, 64 / p[0].numel()) if p.dim() > 1 else 1 / 16,
-            "part": name.split(".")[0],
-        }
-        for name, p in network.named_parameters()
-    ]
-    return torch.optim.Adam(groups, lr=1e-4, fused=next(network.parameters()).is_cuda)
-
-
-def centre_gradients(network: nn.Module) -> None:
-    """Take the mean over each output's weights off its gradient (Yong et al., ECCV 2020).
-
-    Features behind a ReLU are all positive; the common part of a gradient would move every output together.
-    """
-    for parameter in network.parameters():
-        if parameter.dim() > 1 and parameter.grad is not None:
-            parameter.grad.sub_(parameter.grad.mean(dim=(1, 2, 3), keepdim=True))
+def new_optimizer(task: Task, network: nn.Module) -> torch.optim.Optimizer:
+    """Adam as in the paper (betas 0.9 and 0.999, no weight decay); fused where the device has it."""
+    return torch.optim.Adam(task.groups(network), lr=1e-4, fused=next(network.parameters()).is_cuda)
 
 
 def sample_planes(recipe: Recipe, refs: Sequence[ImageRef], crop: int, count: int) -> Tensor:
@@ -225,15 +190,6 @@ def start_processes(device: str) -> tuple[int, int, torch.device]:
         torch.cuda.set_device(place)
     dist.init_process_group("nccl" if kind == "cuda" else "gloo")
     return dist.get_rank(), dist.get_world_size(), place
-
-
-def mean_over_processes(value: Tensor) -> Tensor:
-    """The mean of a detached tensor over all processes; the tensor itself when there is one."""
-    if not dist.is_initialized():
-        return value
-    value = value.clone()
-    dist.all_reduce(value)
-    return value / dist.get_world_size()
 
 
 def average_gradients(network: nn.Module, world: int) -> None:

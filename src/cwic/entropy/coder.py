@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from cwic.entropy.tables import PROBABILITY_ONE
 from cwic.errors import Corrupt
 
+SPILL_BITS = 16
+
 
 class BitEncoder:
     """Codes bits with a probability each."""
@@ -57,6 +59,63 @@ class BitDecoder:
             raise Corrupt("code: bytes are left over after the last symbol")
 
 
+class SymbolEncoder:
+    """Codes integers around 0, a run at a time, each run with one table.
+
+    A table of 2 reach + 1 frequencies is for -reach..reach. Its two ends stand for all that lies further out; by how
+    much, follows in the order of the symbols after the run, as SPILL_BITS equally likely bits each.
+    """
+
+    def __init__(self) -> None:
+        import constriction
+
+        self._constriction: Any = constriction
+        self._coder: Any = constriction.stream.queue.RangeEncoder()
+
+    def encode(self, symbols: NDArray[np.int32], frequency: NDArray[np.uint16]) -> None:
+        """Append symbols [N], at most reach + 2^SPILL_BITS - 1 in size."""
+        reach = len(frequency) // 2
+        near = symbols.clip(-reach, reach)
+        self._coder.encode((near + reach).astype(np.int32), _categorical(self._constriction, frequency))
+        spilled = np.abs(symbols[np.abs(near) == reach]) - reach
+        if len(spilled):
+            self._coder.encode(spilled.astype(np.int32), self._constriction.stream.model.Uniform(1 << SPILL_BITS))
+
+    def finish(self) -> bytes:
+        """The payload."""
+        return _to_bytes(self._coder.get_compressed())
+
+
+class SymbolDecoder:
+    """The inverse of SymbolEncoder. finish() must be called after the last run."""
+
+    def __init__(self, data: bytes) -> None:
+        """Raises Corrupt for a length that is not a multiple of 4."""
+        import constriction
+
+        self._constriction: Any = constriction
+        self._coder: Any = constriction.stream.queue.RangeDecoder(_to_words(data))
+
+    def decode(self, count: int, frequency: NDArray[np.uint16]) -> NDArray[np.int32]:
+        """The next `count` symbols. Raises Corrupt."""
+        reach = len(frequency) // 2
+        try:
+            symbols = self._coder.decode(_categorical(self._constriction, frequency), count) - np.int32(reach)
+            ends = np.flatnonzero(np.abs(symbols) == reach)
+            if len(ends):
+                uniform = self._constriction.stream.model.Uniform(1 << SPILL_BITS)
+                symbols[ends] += np.sign(symbols[ends]) * self._coder.decode(uniform, len(ends))
+        except (AssertionError, ValueError) as error:
+            raise Corrupt(f"code: the coded symbols are invalid ({error})") from error
+        result: NDArray[np.int32] = symbols
+        return result
+
+    def finish(self) -> None:
+        """Raise Corrupt if coded bits are left over."""
+        if not self._coder.maybe_exhausted():
+            raise Corrupt("code: bytes are left over after the last symbol")
+
+
 def encode_static(symbols: NDArray[np.uint8], frequencies: NDArray[np.uint32]) -> bytes:
     """Payload of symbols [n,N], row by row with that row's frequencies [n,256] over 65536."""
     import constriction
@@ -83,7 +142,7 @@ def decode_static(data: bytes, count: int, frequencies: NDArray[np.uint32]) -> N
     return np.stack(rows)
 
 
-def _categorical(constriction: Any, frequency: NDArray[np.uint32]) -> Any:
+def _categorical(constriction: Any, frequency: NDArray[np.uint16] | NDArray[np.uint32]) -> Any:
     return constriction.stream.model.Categorical(frequency / np.float64(PROBABILITY_ONE), perfect=False)
 
 

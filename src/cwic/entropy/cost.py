@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cwic.entropy.code import Bits, context_indices, map_planes
+from cwic.entropy.coder import SPILL_BITS
 from cwic.entropy.context import ContextNetwork, positions_in_order
+from cwic.entropy.latents import by_table, residual_frequency, side_set
 from cwic.entropy.tables import PROBABILITY_ONE, Tables
 
 Costs = NDArray[np.float64]
@@ -37,6 +39,29 @@ def cost_of_static(symbols: Bits, tables: Tables) -> Costs:
     channel = np.arange(len(symbols))[:, np.newaxis, np.newaxis]
     total: Costs = bits[channel, symbols].sum(axis=0)
     return total
+
+
+def cost_of_latents(
+    side: NDArray[np.int32], residual: NDArray[np.int32], index: Bits, quality: int, tables: Tables
+) -> Costs:
+    """Bits spent on the flagship's symbols at each position of y, float64 [h,w]; z's are shared by its positions."""
+    frequencies = tables["side_frequency"][side_set(quality, tables)]
+    of_side = sum(_cost_of_run(channel, frequency) for channel, frequency in zip(side, frequencies, strict=True))
+    scale = residual.shape[1] // side.shape[1]
+    total: Costs = np.repeat(np.repeat(of_side, scale, axis=0), scale, axis=1) / scale**2
+    spent = np.zeros(residual.size)
+    for number, places in by_table(index):
+        spent[places] = _cost_of_run(residual.reshape(-1)[places], residual_frequency(number, tables))
+    total += spent.reshape(residual.shape).sum(axis=0)
+    return total
+
+
+def _cost_of_run(symbols: NDArray[np.int32], frequency: NDArray[np.uint16]) -> Costs:
+    """Bits of symbols that share a table, float64 like them."""
+    reach = len(frequency) // 2
+    near = symbols.clip(-reach, reach)
+    bits: Costs = -np.log2(frequency[near + reach] / PROBABILITY_ONE) + SPILL_BITS * (np.abs(near) == reach)
+    return bits
 
 
 def _cost(bits: Bits, kept: NDArray[np.bool_], levels: Bits, network: ContextNetwork) -> Costs:

@@ -7,7 +7,14 @@ For prefix P in "code", "map" (context networks; H hidden units, planes n or the
     P_weight3   int8  [H]          P_bias3       int32 [1]
     P_probability  uint16 [256]    P(bit = 1) times 65536 for each index, 1..65535
 
-and for the plain autoencoder: static  uint32 [n, 256], frequencies, each at least 1, summing to 65536 a row.
+For the plain autoencoder: static  uint32 [n, 256], frequencies, each at least 1, summing to 65536 a row.
+
+For the flagship (C latents, S side channels, T tables, Q sets of z's tables; K knots of the quality), besides "map":
+
+    side_frequency      uint16 [Q, S, odd]      of z from -reach to reach, at least 1, summing to 65536
+    residual_reach      int16  [T]              of each table index, at least 1
+    residual_frequency  uint16 [sum(2 reach+1)] of the residuals -reach..reach, table after table, likewise
+    index_bias          int32  [K, C]           256ths of a table index, added to the index network's sums
 """
 
 from __future__ import annotations
@@ -65,6 +72,29 @@ def check_static_tables(tables: Tables, n: int) -> None:
         raise ModelError(f"tables: static has shape {static.shape}; {(n, 256)} is needed")
     if static.min() < 1 or (static.sum(axis=1, dtype=np.int64) != PROBABILITY_ONE).any():
         raise ModelError(f"tables: static must hold frequencies of at least 1 that sum to {PROBABILITY_ONE} a row")
+
+
+def check_latent_tables(tables: Tables, side: int, channels: int) -> None:
+    """Raise ModelError unless the flagship's tables fit S = side and C = channels and are proper frequencies."""
+    frequency = _table(tables, "side_frequency", np.uint16)
+    reach = _table(tables, "residual_reach", np.int16)
+    flat = _table(tables, "residual_frequency", np.uint16)
+    bias = _table(tables, "index_bias", np.int32)
+    if frequency.ndim != 3 or frequency.shape[1] != side or frequency.shape[2] % 2 == 0 or not len(frequency):
+        raise ModelError(f"tables: side_frequency has shape {frequency.shape}; (sets, {side}, an odd number) is needed")
+    if reach.ndim != 1 or not 2 <= len(reach) <= 256 or reach.min() < 1:
+        raise ModelError("tables: residual_reach must hold 2 to 256 values of at least 1")
+    ends = np.cumsum(2 * reach.astype(np.int64) + 1)
+    if flat.shape != (ends[-1],):
+        raise ModelError(f"tables: residual_frequency has shape {flat.shape}; {(int(ends[-1]),)} is needed")
+    if bias.ndim != 2 or bias.shape[1] != channels or len(bias) < 2:
+        raise ModelError(f"tables: index_bias has shape {bias.shape}; (at least 2, {channels}) is needed")
+    sums = [
+        *frequency.sum(axis=2, dtype=np.int64).reshape(-1),
+        *np.add.reduceat(flat.astype(np.int64), [0, *ends[:-1]]),
+    ]
+    if min(frequency.min(), flat.min()) < 1 or set(sums) != {PROBABILITY_ONE}:
+        raise ModelError(f"tables: frequencies must be at least 1 and sum to {PROBABILITY_ONE}")
 
 
 def _table(tables: Tables, name: str, dtype: type) -> NDArray[Any]:

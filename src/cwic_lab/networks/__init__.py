@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 from cwic_lab.networks.autoencoder import Autoencoder
+from cwic_lab.networks.flagship import Flagship
 from cwic_lab.networks.li2018 import Li2018
 
-KINDS = {"autoencoder": Autoencoder, "li2018": Li2018}
+KINDS = {"autoencoder": Autoencoder, "li2018": Li2018, "cwic": Flagship}
 
 
 def build(kind: str, **options: float) -> nn.Module:

@@ -1,0 +1,259 @@
+"""The flagship's part of an export: its five graphs, its tables, and the proof that they do what torch does."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import cwic
+from cwic import bundle, flagship, metrics, pixels, symbols
+from cwic import importance as maps
+from cwic import networks as runtime
+from cwic.entropy import latents as latent_coding
+from cwic.entropy import tables as runtime_tables
+from cwic_lab import prior
+from cwic_lab.graphs import ParityError, write_graph
+from cwic_lab.images import ImageRef, Reader
+from cwic_lab.networks.flagship import KNOTS, LATENTS, SIDE, STEPS, Flagship
+from cwic_lab.networks.flagship_index import SMALLEST, STEP, TABLES, IndexNetwork, index_bias
+from cwic_lab.rate import PER_DEVIATION
+
+# Sums must agree bit for bit; latents are compared in steps of the quantizer; planes lie in [-1, 1], 2 / 255 is one
+# grey level; a latent on the edge of rounding may fall the other way in another library: pictures are compared by PSNR.
+PARITY_LIMITS = {
+    "index_difference": 0.0, "latents_difference": 0.1, "planes_difference": 2e-3, "codec_psnr_difference_db": 0.02,
+    "float16_loss_db": 0.1,
+}  # fmt: skip
+CHECK_QUALITIES = (1000, 5000, 9000)
+TABLE_QUALITIES = 4  # that each photograph is coded at for the tables
+SIDE_REACH = 24
+PSEUDO_COUNT = 200.0  # symbols that the model's own density counts as, beside those that were seen
+
+
+class EncoderGraph(nn.Module):
+    """encoder.onnx: planes -> latents and importance."""
+
+    def __init__(self, network: Flagship) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, planes: Tensor) -> tuple[Tensor, Tensor]:
+        return self.network.analysis_with_importance(planes)
+
+
+class SideGraph(nn.Module):
+    """side.onnx: latents and local quality -> z before rounding."""
+
+    def __init__(self, network: Flagship) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, latents: Tensor, quality: Tensor) -> Tensor:
+        return self.network.side(latents * self.network.gain(quality))
+
+
+class MeansGraph(nn.Module):
+    """means.onnx: y_hat and residuals, step by step, for both sides with the same arithmetic.
+
+    An encoder gives latents and dead zones, and residuals of 0; a decoder gives residuals, and a dead zone so large
+    that nothing is rounded to anything but 0. What is found by rounding and what is given add up.
+    """
+
+    def __init__(self, network: Flagship) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, latents: Tensor, residual: Tensor, side: Tensor, quality: Tensor, dead_zone: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        net, gain = self.network, self.network.gain(quality)
+        features = net.features(side)
+        known, found = torch.zeros_like(latents), residual
+        for step in range(STEPS):
+            mean = net.mean(step, known, features)
+            value = (latents - mean) * gain
+            whole = torch.sign(value) * torch.floor(value.abs() + 0.5 - dead_zone).clamp(min=0)
+            found = found + net.of_step(whole, step)
+            known = known + net.of_step(mean + found / gain, step)
+        return known, found
+
+
+class DecoderGraph(nn.Module):
+    """decoder.onnx: y_hat and local quality -> planes."""
+
+    def __init__(self, network: Flagship) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, latents: Tensor, quality: Tensor) -> Tensor:
+        return self.network.synthesis(latents, quality)
+
+
+def write_graphs(network: Flagship, out: Path) -> None:
+    """The five graphs, weights in float16 but for index.onnx, whose integers stay whole: int16 where they fit."""
+    planes, latents = torch.zeros(1, 3, 128, 192), torch.zeros(1, LATENTS, 8, 12)
+    side, quality = torch.zeros(1, SIDE, 2, 3), torch.full((1, 1, 8, 12), 0.5)
+    write_graph(EncoderGraph(network), {"planes": planes}, ["latents", "importance"], out / "encoder.onnx")
+    write_graph(SideGraph(network), {"latents": latents, "quality": quality}, ["side"], out / "side.onnx")
+    write_graph(IndexNetwork(network.scales), {"side": side}, ["sums"], out / "index.onnx", weights=np.int16)
+    given = {"latents": latents, "residual": latents, "side": side, "quality": quality, "dead_zone": latents}
+    write_graph(MeansGraph(network), given, ["decoded", "found"], out / "means.onnx")
+    write_graph(DecoderGraph(network), {"latents": latents, "quality": quality}, ["planes"], out / "decoder.onnx")
+
+
+def manifest(network: Flagship) -> dict[str, Any]:
+    """The flagship's own keys of model.json."""
+    return {"stride": 16, "channels": LATENTS, "levels": 16, "side_channels": SIDE}
+
+
+def start_tables(network: Flagship) -> runtime_tables.Tables:
+    """Tables from the densities that the network was trained with: enough to code, and so to count."""
+    scales, means = (knots.flatten().tolist() for knots in (network.side_log_scale, network.side_mean))
+    side = np.stack([
+        _frequencies(_logistic(SIDE_REACH, math.exp(scale), mean)) for scale, mean in zip(scales, means, strict=True)
+    ])  # fmt: skip
+    densities = [_logistic(_reach(number), _deviation(number), 0.0) for number in range(TABLES)]
+    return {
+        "side_frequency": side.reshape(KNOTS, SIDE, -1),
+        "residual_reach": np.array([_reach(number) for number in range(TABLES)], np.int16),
+        "residual_frequency": np.concatenate([_frequencies(density) for density in densities]),
+        "index_bias": index_bias(network.log_gain).numpy(),
+    }
+
+
+def fit_tables(
+    network: Flagship, path: Path, refs: Sequence[ImageRef], map_steps: int, seed: int
+) -> runtime_tables.Tables:
+    """Tables counted on what the bundle at `path`, with start_tables, codes for photographs at random qualities."""
+    loaded = bundle.load_directory(path)
+    tables = dict(loaded.tables)
+    side_counts = np.zeros(tables["side_frequency"].shape)
+    starts = np.concatenate([[0], np.cumsum(2 * tables["residual_reach"].astype(np.int64) + 1)])
+    counts = np.zeros(starts[-1])
+    levels, reader, random = [], Reader(), np.random.default_rng(seed)
+    for ref in tqdm(refs, desc="tables", disable=None):
+        picture = flagship.Picture(pixels.to_planes(reader.pixels(ref), flagship.SIDE_STRIDE), loaded)
+        levels.append(picture.auto_importance())
+        for quality in random.integers(0, symbols.QUALITY_MAX + 1, TABLE_QUALITIES).tolist():
+            found, _ = picture.code(quality, maps.uniform(picture.shape))
+            index = flagship.table_indices(found, loaded)
+            near = found.side.clip(-SIDE_REACH, SIDE_REACH).reshape(SIDE, -1) + SIDE_REACH
+            np.add.at(side_counts[latent_coding.side_set(quality, tables)], (np.arange(SIDE)[:, None], near), 1)
+            for number, places in latent_coding.by_table(index):
+                reach = int(tables["residual_reach"][number])
+                near = found.residual.reshape(-1)[places].clip(-reach, reach) + reach
+                counts[starts[number] : starts[number + 1]] += np.bincount(near, minlength=2 * reach + 1)
+    tables["side_frequency"] = np.stack([
+        _frequencies(count + PSEUDO_COUNT * believed / runtime_tables.PROBABILITY_ONE)
+        for count, believed in zip(_rows(side_counts), _rows(tables["side_frequency"]), strict=True)
+    ]).reshape(side_counts.shape)  # fmt: skip
+    believed = tables["residual_frequency"] / runtime_tables.PROBABILITY_ONE
+    tables["residual_frequency"] = np.concatenate([
+        _frequencies(_even(counts[a:b]) + PSEUDO_COUNT * believed[a:b]) for a, b in itertools.pairwise(starts)
+    ])  # fmt: skip
+    model = prior.train_map(levels, 16, steps=map_steps, seed=seed)
+    return tables | prior.export_map(model, levels, 16)
+
+
+def prove(network: Flagship, shipped: Flagship, path: Path, images: Sequence[NDArray[np.uint8]]) -> dict[str, float]:
+    """Raise ParityError unless the bundle at `path` does what torch does with the shipped weights.
+
+    Compared on whole photographs at three qualities: the parts of the network, the sums of the index network in bits,
+    and the picture that a real encode and decode returns. Returns the largest differences.
+    """
+    loaded = bundle.load_directory(path)
+    nets = runtime.Networks(loaded)
+    exact = IndexNetwork(shipped.scales)
+    rows = []
+    for number, image in enumerate(images):
+        quality = CHECK_QUALITIES[number % len(CHECK_QUALITIES)]
+        planes = pixels.to_planes(image, flagship.SIDE_STRIDE)
+        picture = flagship.Picture(planes, loaded)
+        found, _ = picture.code(quality, maps.uniform(picture.shape))
+        returned = cwic.decode(
+            cwic.encode(image, model=path.name, models_dir=path.parent, quality=quality / 100, importance="uniform"),
+            models_dir=path.parent,
+        )
+        side = torch.from_numpy(found.side.astype(np.float32))[None]
+        with torch.no_grad():
+            made = shipped.analysis(torch.from_numpy(planes)[None])[0].numpy()
+            sums = exact(side)[0].numpy()
+            expected = _decoded(shipped, found)
+            whole = _through(network, planes, quality)
+            gain = shipped.gain(torch.full((1, 1, 1, 1), quality / symbols.QUALITY_MAX))[0].numpy()
+        rows.append({
+            "index_difference": float(np.abs(sums - nets.index_sums(found.side.astype(np.float32))).max()),
+            "latents_difference": float(np.abs((made - nets.latents(planes).latents) * gain).max()),
+            "planes_difference": float(np.abs(expected - flagship.synthesise(found, loaded)).max()),
+            "codec_psnr_difference_db": abs(
+                metrics.psnr(image, pixels.from_planes(expected, *image.shape)) - metrics.psnr(image, returned)
+            ),
+            "float16_loss_db": metrics.psnr(image, pixels.from_planes(whole, *image.shape))
+            - metrics.psnr(image, pixels.from_planes(_through(shipped, planes, quality), *image.shape)),
+        })  # fmt: skip
+    figures = {key: max(row[key] for row in rows) for key in PARITY_LIMITS}
+    for key, limit in PARITY_LIMITS.items():
+        if not figures[key] <= limit:
+            raise ParityError(f"{key} is {figures[key]:.2e}; at most {limit:.0e} is allowed")
+    return figures | {"mean_float16_loss_db": float(np.mean([row["float16_loss_db"] for row in rows]))}
+
+
+def _decoded(network: Flagship, found: flagship.Symbols) -> NDArray[np.float32]:
+    """Planes [3,H',W'] that torch decodes from symbols."""
+    local = torch.from_numpy(symbols.local_quality(found.quality, found.importance))[None]
+    residual, side = (torch.from_numpy(v.astype(np.float32))[None] for v in (found.residual, found.side))
+    never = torch.full_like(residual, flagship.NEVER)
+    latents, _ = MeansGraph(network)(torch.zeros_like(residual), residual, side, local, never)
+    planes: NDArray[np.float32] = network.synthesis(latents, local)[0].numpy()
+    return planes
+
+
+def _through(network: Flagship, planes: NDArray[np.float32], quality: int) -> NDArray[np.float32]:
+    """Planes [3,H',W'] after torch's own rounding, under a uniform map."""
+    whole = torch.full((1, 1, 1, 1), quality / symbols.QUALITY_MAX)
+    local = whole.expand(1, 1, planes.shape[1] // 16, planes.shape[2] // 16)
+    with torch.no_grad():
+        decoded: NDArray[np.float32] = network(torch.from_numpy(planes)[None], whole, local).decoded[0].numpy()
+    return decoded
+
+
+def _deviation(number: int) -> float:
+    return SMALLEST * math.exp(STEP * number)
+
+
+def _reach(number: int) -> int:
+    """So wide that one symbol in a million spills, by the logistic density."""
+    return max(2, math.ceil(math.log(1e6) * _deviation(number) * PER_DEVIATION) + 1)
+
+
+def _logistic(reach: int, deviation: float, mean: float) -> NDArray[np.float64]:
+    """Probabilities of -reach..reach under a rounded logistic density, the tails added to the ends."""
+    edges = (np.arange(-reach, reach) + 0.5 - mean) / (deviation * PER_DEVIATION)
+    below = 1 / (1 + np.exp(-edges.clip(-500, 500)))
+    return np.diff(np.concatenate([[0.0], below, [1.0]]))
+
+
+def _frequencies(weights: NDArray[np.floating]) -> NDArray[np.uint16]:
+    """Weights as integers of at least 1 that sum to 65536; the rest of the rounding goes to the commonest."""
+    room = runtime_tables.PROBABILITY_ONE - len(weights)
+    whole = 1 + np.floor(weights * (room / weights.sum())).astype(np.int64)
+    whole[whole.argmax()] += runtime_tables.PROBABILITY_ONE - whole.sum()
+    return whole.astype(np.uint16)
+
+
+def _even(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Counts of -reach..reach with those of n and -n averaged: a residual's sign means nothing."""
+    return (counts + counts[::-1]) / 2
+
+
+def _rows(table: NDArray[Any]) -> NDArray[Any]:
+    return table.reshape(-1, table.shape[-1])
