@@ -188,7 +188,7 @@ def test_the_laboratory_is_given_what_the_command_line_says(tmp_path, monkeypatc
     assert calls[0] == ((Path("x.toml"),), {"resume": False, "runs": Path("r")})
     assert calls[1] == (
         (Path("f"), ["jpeg", "li2018-*"], Path("report")),
-        {"models_dir": None, "crop": (752, 496), "pictures": 4},
+        {"models_dir": None, "crop": (752, 496), "pictures": 4, "anchors": None, "curves": [], "against": None},
     )
     assert "table" in capsys.readouterr().out
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from cwic import __version__, bundle, codec, imagefile
 from cwic.errors import CodecError
+from cwic.importance import AUTO, UNIFORM
 
 LAB_COMMANDS = ("evaluate", "train", "export", "download")
 LAB_NEEDED = 'this command needs the laboratory: pip install "cwic[lab]"'
@@ -75,6 +76,15 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("input", type=Path, metavar="INPUT")
     sub.add_argument("-o", "--output", type=Path, metavar="OUT.cwic", help="default: INPUT with the suffix .cwic")
     sub.add_argument("--model", default=bundle.DEFAULT_MODEL, metavar="ID", help="default: %(default)s")
+    target = sub.add_mutually_exclusive_group()
+    target.add_argument("--quality", type=float, metavar="0..100", help=f"default: {codec.DEFAULT_QUALITY:g}")
+    target.add_argument("--bpp", type=float, metavar="X", help="bits per pixel, not exceeded")
+    target.add_argument("--size", type=int, metavar="BYTES", help="of the file, not exceeded")
+    target.add_argument("--psnr", type=float, metavar="DB", help="of the decoded picture, at least")
+    target.add_argument("--ms-ssim", type=float, metavar="V", help="of the decoded picture, at least")
+    sub.add_argument(
+        "--importance", metavar="auto|uniform|MAP.png", help="a grey picture of any size: white gets more bits"
+    )
     add_models(sub)
 
     sub = add("decode", _decode, "decompress a .cwic file")
@@ -100,10 +110,16 @@ def parser() -> argparse.ArgumentParser:
     sub = add("evaluate", _evaluate, "rate and quality over a folder, as tables, plots and a page [lab]")
     sub.add_argument("input", type=Path, metavar="FOLDER")
     sub.add_argument(
-        "--codec", action="append", metavar="NAME", help="bundle id, pattern, jpeg or jpeg2000; repeatable"
+        "--codec",
+        action="append",
+        metavar="NAME",
+        help="bundle id, pattern, jpeg, jpeg2000, webp, avif, jxl, heic; repeatable",
     )
     sub.add_argument("-o", "--output", type=Path, default=Path("report"), metavar="REPORT_DIR")
     sub.add_argument("--crop", type=_size, metavar="WxH", help="centre crop, 752x496 for the paper's")
+    sub.add_argument("--anchors", type=Path, metavar="DIR", help="folder or JSON file of published curves")
+    sub.add_argument("--curve", action="append", default=[], metavar="NAME", help="of those to show; repeatable")
+    sub.add_argument("--against", metavar="NAME", help="anchor of BD-rates; default: the first classical codec")
     sub.add_argument("--pictures", type=int, default=4, metavar="N", help="images shown on the page")
     add_models(sub)
 
@@ -138,7 +154,13 @@ def _output(arguments: argparse.Namespace, suffix: str) -> Path:
 def _encode(arguments: argparse.Namespace) -> None:
     output = _output(arguments, ".cwic")
     image = imagefile.read_image(arguments.input)
-    data = codec.encode(image, model=arguments.model, models_dir=arguments.models)
+    importance = arguments.importance
+    if importance not in (None, AUTO, UNIFORM):
+        importance = imagefile.read_grey(Path(importance))
+    data = codec.encode(
+        image, model=arguments.model, quality=arguments.quality, bpp=arguments.bpp, size=arguments.size,
+        psnr=arguments.psnr, ms_ssim=arguments.ms_ssim, importance=importance, models_dir=arguments.models,
+    )  # fmt: skip
     imagefile.write_bytes(output, data)
     print(f"{output}: {len(data)} bytes, {codec.inspect(data).bits_per_pixel:.3f} bits per pixel")
 
@@ -169,7 +191,9 @@ def _map(arguments: argparse.Namespace) -> None:
     data = arguments.input.read_bytes()
     picture = codec.decode(data, models_dir=arguments.models)
     bits = codec.bits_per_block(data, models_dir=arguments.models)
-    imagefile.write_image(output, mapview.draw(picture, bits, title=f"{codec.inspect(data).model_id}: bits per pixel"))
+    model = codec.inspect(data).model_id
+    stride = bundle.load(model, arguments.models).stride
+    imagefile.write_image(output, mapview.draw(picture, bits, stride, title=f"{model}: bits per pixel"))
 
 
 def _models(arguments: argparse.Namespace) -> None:
@@ -177,8 +201,9 @@ def _models(arguments: argparse.Namespace) -> None:
         n_bytes = sum(file.stat().st_size for file in found.path.iterdir())
         default = "  (default)" if found.id == bundle.DEFAULT_MODEL else ""
         code = f"n = {found.channels}" + (f", L = {found.levels}" if found.levels else "")
+        rate = f"about {found.target_bpp:.2f} bpp" if found.target_bpp else "any rate"
         print(
-            f"{found.id:24} {found.kind:12} {code:16} about {found.target_bpp:.2f} bpp"
+            f"{found.id:24} {found.kind:12} {code:16} {rate:14}"
             f"  {n_bytes / 1e6:5.1f} MB  {found.hash.hex()[:16]}{default}"
         )
 
@@ -202,6 +227,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     summary = _lab("evaluate.rd").evaluate(
         arguments.input, codecs, arguments.output,
         models_dir=arguments.models, crop=arguments.crop, pictures=arguments.pictures,
+        anchors=arguments.anchors, curves=arguments.curve, against=arguments.against,
     )  # fmt: skip
     print(summary)
     print(f"{arguments.output / 'index.html'}")

@@ -44,6 +44,12 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         raise UnsupportedImage(f"{path} cannot be read as an image: {reason}") from error
 
 
+def read_grey(path: Path) -> NDArray[np.uint8]:
+    """The lightness of the picture in an image file, uint8 [H,W]; errors as in `read_image`."""
+    image = read_image(path)
+    return image if image.ndim == 2 else np.array(Image.fromarray(image).convert("L"))
+
+
 def _check_picture(picture: Image.Image, path: Path) -> None:
     """Raise UnsupportedImage unless 8-bit RGB or grey pixels are all there is to it. Reads no pixels."""
     check_size(*picture.size)

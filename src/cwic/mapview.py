@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-STRIDE = 8
 # Dark blue over green to yellow, rising in brightness, so that it reads in grey and for the colour-blind too.
 COLOURS = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], np.float64)
 OPACITY = 0.65
@@ -16,14 +15,17 @@ MARGIN, BAR_WIDTH, LABEL_WIDTH, TITLE_HEIGHT = 12, 18, 64, 30
 SMALLEST_HEIGHT = 120  # room for the colour bar beside tiny pictures
 
 
-def draw(picture: NDArray[np.uint8], bits: NDArray[np.floating], title: str = "bits per pixel") -> NDArray[np.uint8]:
+def draw(
+    picture: NDArray[np.uint8], bits: NDArray[np.floating], stride: int = 8, title: str = "bits per pixel"
+) -> NDArray[np.uint8]:
     """The map over the picture, title above, colour bar in bits per pixel at the right: uint8 [H',W',3].
 
-    picture: uint8 [H,W,3] or [H,W]. bits: [h,w], bits of each 8x8 block. The bar goes from 0 to the largest value.
+    picture: uint8 [H,W,3] or [H,W]. bits: [h,w], bits of each block of stride x stride pixels. The bar goes from 0 to
+    the largest value.
     """
-    rates = np.asarray(bits, np.float64) / STRIDE**2
+    rates = np.asarray(bits, np.float64) / stride**2
     top = max(float(rates.max()), 1e-9)
-    overlay = _colours(rates / top).repeat(STRIDE, axis=0).repeat(STRIDE, axis=1)
+    overlay = _colours(rates / top).repeat(stride, axis=0).repeat(stride, axis=1)
     height, width = picture.shape[:2]
     grey = (picture.mean(axis=2) if picture.ndim == 3 else picture)[:, :, None]
     blended = OPACITY * overlay[:height, :width] + (1 - OPACITY) * grey

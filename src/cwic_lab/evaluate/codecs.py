@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
+import importlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -30,17 +31,23 @@ class Codec(Protocol):
     def decode(self, data: bytes) -> Pixels: ...
 
 
+# Of bundles that have every rate: from about 0.05 to 2.5 bits per pixel on photographs.
+QUALITY_SETTINGS = (0.0, 7.0, 15.0, 23.0, 31.0, 40.0, 49.0, 58.0, 68.0, 78.0, 89.0, 100.0)
+
+
 @dataclass(frozen=True)
 class Cwic:
-    """A bundle: one setting, its target in bits per pixel."""
+    """A bundle. settings: qualities 0..100 (kind cwic), or the one target in bits per pixel."""
 
     name: str
     settings: Sequence[float]
     kind: str
+    stride: int
     models_dir: Path | None
 
     def encode(self, image: Pixels, setting: float) -> bytes:
-        return cwic.encode(image, model=self.name, models_dir=self.models_dir)
+        quality = setting if self.kind == "cwic" else None
+        return cwic.encode(image, model=self.name, quality=quality, models_dir=self.models_dir)
 
     def decode(self, data: bytes) -> Pixels:
         return cwic.decode(data, models_dir=self.models_dir)
@@ -78,12 +85,60 @@ class Jpeg2000:
         return _opened(data)
 
 
+@dataclass(frozen=True)
+class PillowCodec:
+    """A format that Pillow or a plugin of it writes. setting: its quality, an integer of 1..100."""
+
+    name: str
+    settings: Sequence[float]
+    format: str
+    options: Mapping[str, object]
+    plugin: str = ""
+
+    def encode(self, image: Pixels, setting: float) -> bytes:
+        self._load()
+        return _saved(image, self.format, quality=int(setting), **self.options)
+
+    def decode(self, data: bytes) -> Pixels:
+        self._load()
+        return _opened(data)
+
+    def _load(self) -> None:
+        """Make Pillow know the format. Raises ValueError naming what to install."""
+        if not self.plugin:
+            return
+        try:
+            plugin = importlib.import_module(self.plugin)
+        except ImportError as error:
+            package = {"pillow_jxl": "pillow-jxl-plugin", "pillow_heif": "pillow-heif"}[self.plugin]
+            raise ValueError(f"codec {self.name!r} needs {package}: pip install {package}") from error
+        if self.plugin == "pillow_heif":
+            plugin.register_heif_opener()
+
+
+# 4:2:0 is all that lossy WebP has. AVIF by libaom at 4:4:4, as learned codecs work on RGB; HEIC by x265 likewise.
+PILLOW_CODECS = (
+    PillowCodec("webp", (1, 10, 20, 30, 40, 50, 60, 70, 80, 88, 94, 98), "WEBP", {"method": 6}),
+    PillowCodec(
+        "avif", (8, 15, 22, 30, 38, 46, 54, 62, 70, 78, 85, 92), "AVIF",
+        {"subsampling": "4:4:4", "speed": 4, "codec": "aom"},
+    ),
+    PillowCodec("jxl", (2, 6, 12, 20, 30, 40, 50, 60, 70, 80, 87, 93), "JXL", {"effort": 7}, "pillow_jxl"),
+    PillowCodec("heic", (5, 10, 16, 22, 28, 34, 40, 47, 55, 65, 75, 87), "HEIF", {"chroma": 444}, "pillow_heif"),
+)  # fmt: skip
+CLASSICAL = ("jpeg", "jpeg2000", *(codec.name for codec in PILLOW_CODECS))
+
+
 def find_codecs(names: Sequence[str], models_dir: Path | None = None) -> list[Codec]:
     """The codecs that names or patterns (`li2018-*`) stand for. Raises ValueError for one that matches nothing."""
     known: dict[str, Codec] = {
-        found.id: Cwic(found.id, (found.target_bpp,), found.kind, models_dir) for found in bundle.available(models_dir)
-    }
-    known |= {"jpeg": Jpeg(), "jpeg2000": Jpeg2000()}
+        found.id: Cwic(
+            found.id, QUALITY_SETTINGS if found.kind == "cwic" else (found.target_bpp,), found.kind, found.stride,
+            models_dir,
+        )
+        for found in bundle.available(models_dir)
+    }  # fmt: skip
+    known |= {"jpeg": Jpeg(), "jpeg2000": Jpeg2000()} | {codec.name: codec for codec in PILLOW_CODECS}
     chosen: dict[str, Codec] = {}
     for name in names:
         matching = fnmatch.filter(known, name)
@@ -98,8 +153,8 @@ def match_bytes(codec: Codec, image: Pixels, n_bytes: int) -> tuple[bytes, float
 
     Found by halving, as files grow with the setting. JPEG 2000 stops within 0.1 % of n_bytes or after 16 files.
     """
-    if codec.name == "jpeg":
-        low, high = 1, 96
+    if codec.name != "jpeg2000":
+        low, high = 1, 96 if codec.name == "jpeg" else 101
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if len(codec.encode(image, middle)) <= n_bytes else (low, middle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fnmatch
 import itertools
 import json
 import logging
@@ -19,7 +20,9 @@ from tqdm import tqdm
 from cwic import imagefile, metrics
 from cwic.errors import CodecError
 from cwic_lab.evaluate import report
-from cwic_lab.evaluate.codecs import Codec, find_codecs
+from cwic_lab.evaluate.anchors import read_anchors
+from cwic_lab.evaluate.bdrate import bd_table, bd_text
+from cwic_lab.evaluate.codecs import CLASSICAL, Codec, find_codecs
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402  (the backend must be chosen first)
@@ -40,13 +43,18 @@ AUTHORS = {"bpp": 0.6714, "psnr": 33.47, "ssim": 0.913, "ms_ssim": 0.979}
 def evaluate(
     folder: Path, codecs: Sequence[str], out: Path, *,
     models_dir: Path | None = None, crop: tuple[int, int] | None = None, pictures: int = 4,
+    anchors: Path | None = None, curves: Sequence[str] = (), against: str | None = None,
 ) -> str:  # fmt: skip
     """Evaluate codecs over the images of a folder; leaves rows.csv, rows.json, rd-*.png/svg and index.html in `out`.
 
     codecs: names or patterns. crop: (width, height) of a centre crop. pictures: how many images the page shows.
+    anchors: published curves (`anchors.read_anchors`); those whose names match the patterns `curves` are shown beside
+    what was measured. against: codec or published curve that BD-rates are relative to; by default the
+    first classical codec.
     Returns the summary as text. Raises ValueError for an unknown codec or a folder without readable images.
     """
     chosen = find_codecs(codecs, models_dir)
+    published = read_anchors(anchors) if anchors else {}
     images = read_images(folder, crop)
     out.mkdir(parents=True, exist_ok=True)
     rows = [
@@ -61,15 +69,21 @@ def evaluate(
         writer.writeheader()
         writer.writerows(rows)
     compared, by_image = at_equal_rate(means), image_by_image(rows)
-    tables = {"rows": rows, "means": means, "at_equal_rate": compared, "image_by_image": by_image}
+    shown_curves = {
+        name: curve for name, curve in published.items() if any(fnmatch.fnmatch(name, each) for each in curves)
+    }
+    if against is None:
+        against = next((codec.name for codec in chosen if codec.name in CLASSICAL), None)
+    saved = bd_table(means, shown_curves, against, published) if against else []
+    tables = {"rows": rows, "means": means, "at_equal_rate": compared, "image_by_image": by_image, "bd_rate": saved}
     finite = {name: _finite(table) for name, table in tables.items()}
     (out / "rows.json").write_text(json.dumps(finite, indent=1), encoding="utf-8")
     reference = AUTHORS if crop == AUTHORS_CROP else None
     for quality in QUALITIES:
-        plot(means, quality, out / f"rd-{quality}", len(images), reference)
+        plot(means, shown_curves, quality, out / f"rd-{quality}", len(images), reference)
     shown = dict(list(images.items())[:pictures])
     report.write(out, folder.name, chosen, shown, means, compared, by_image, len(images), reference)
-    return as_text(means, compared, by_image)
+    return as_text(means, compared, by_image) + bd_text(saved, against or "")
 
 
 def read_images(folder: Path, crop: tuple[int, int] | None) -> dict[str, Pixels]:
@@ -154,9 +168,10 @@ def at_equal_rate(means: Sequence[Row]) -> list[Row]:
     None where the rate lies outside the classical codec's range.
     """
     rows = []
-    classical = [name for name in ("jpeg", "jpeg2000") if any(mean["codec"] == name for mean in means)]
+    classical = [name for name in CLASSICAL if any(mean["codec"] == name for mean in means)]
+    names = [mean["codec"] for mean in means]
     for point in means:
-        if point["codec"] in classical:
+        if point["codec"] in classical or names.count(point["codec"]) > 1:  # a curve: BD-rates say more
             continue
         for name in classical:
             curve = [mean for mean in means if mean["codec"] == name]
@@ -182,8 +197,11 @@ def image_by_image(rows: Sequence[Row]) -> list[Row]:
     curves: dict[tuple[str, str], list[Row]] = {}
     for row in sorted(rows, key=lambda row: float(row["bpp"])):
         curves.setdefault((row["codec"], row["image"]), []).append(row)
-    classical = [name for name in ("jpeg", "jpeg2000") if any(codec == name for codec, _ in curves)]
-    bundles = dict.fromkeys(row["codec"] for row in rows if row["codec"] not in classical)
+    classical = [name for name in CLASSICAL if any(codec == name for codec, _ in curves)]
+    settings = {codec: len(points) for (codec, _), points in curves.items()}
+    bundles = dict.fromkeys(
+        row["codec"] for row in rows if row["codec"] not in classical and settings[row["codec"]] == 1
+    )
     compared = []
     for codec, against in itertools.product(bundles, classical):
         pairs = []
@@ -205,14 +223,25 @@ def image_by_image(rows: Sequence[Row]) -> list[Row]:
     return compared
 
 
-def plot(means: Sequence[Row], quality: str, path: Path, n_images: int, reference: Row | None) -> None:
-    """Quality against rate as path.png and path.svg; bundles of one kind are joined, classical codecs are grey."""
+def plot(
+    means: Sequence[Row], published: dict[str, dict[str, list[float]]], quality: str, path: Path, n_images: int,
+    reference: Row | None,
+) -> None:  # fmt: skip
+    """Quality against rate as path.png and path.svg.
+
+    Bundles with one rate are joined to their kind; classical codecs are grey, published curves dashed.
+    """
     figure, axes = plt.subplots(figsize=(6, 4.2), layout="constrained")
-    styles = {"jpeg": ("0.6", "s"), "jpeg2000": ("0.3", "^")}
+    shades = np.linspace(0.7, 0.2, len(CLASSICAL))
+    styles = {name: (f"{shade:.2f}", mark) for name, shade, mark in zip(CLASSICAL, shades, "s^vDPX", strict=True)}
     families: dict[str, list[Row]] = {}
+    names = [mean["codec"] for mean in means]
     for mean in means:
         name = mean["codec"]
-        families.setdefault(name if name in styles else name.split("-")[0], []).append(mean)
+        families.setdefault(name if names.count(name) > 1 else name.split("-")[0], []).append(mean)
+    for name, curve in published.items():
+        if quality in curve:
+            axes.plot(curve["bpp"], curve[quality], "--", linewidth=1, label=name.rsplit("/")[-1])
     for name, group in families.items():
         colour, marker = styles.get(name, (None, "o"))
         group = sorted(group, key=lambda mean: mean["bpp"])

@@ -78,9 +78,10 @@ def _pictures(out: Path, name: str, image: Pixels, bundle: Cwic, codecs: Sequenc
         (decoded, f"{bundle.name}: {_figures(image, decoded, len(data))}"),
         (difference, f"difference times {AMPLIFIED}, around grey"),
     ]
-    if bundle.kind == "li2018":
+    if bundle.kind != "autoencoder":
         bits = runtime.bits_per_block(data, models_dir=bundle.models_dir)
-        shown.append((mapview.draw(decoded, bits), "bits per pixel of each 8x8 block"))
+        side = bundle.stride
+        shown.append((mapview.draw(decoded, bits, side), f"bits per pixel of each {side}x{side} block"))
     files = [_file_row(bundle.name, image, decoded, len(data))]
     for other in codecs:
         if not isinstance(other, Cwic):
