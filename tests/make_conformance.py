@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import cwic
-from cwic import codec, container, imagefile
+from cwic import codec, container, flagship, imagefile
 from cwic.container import Chunk
 
 BUNDLES = Path(__file__).parent / "data" / "bundles"
@@ -35,6 +35,14 @@ GOOD = {
     "li2018-rgb-120x72": (LI2018, (72, 120, 3)),
     "li2018-grey-1x40": (LI2018, (40, 1)),
 }
+FLAGSHIP = {  # shape, quality, importance
+    "cwic-rgb-130x70": ((70, 130, 3), 50.0, None),
+    "cwic-rgb-130x70-quality-0": ((70, 130, 3), 0.0, None),
+    "cwic-rgb-130x70-quality-100": ((70, 130, 3), 100.0, None),
+    "cwic-rgb-130x70-map": ((70, 130, 3), 61.37, np.arange(0, 255, 17, np.uint8).reshape(3, 5)),
+    "cwic-grey-9x7": ((7, 9), 33.3, None),
+    "cwic-rgb-1x1": ((1, 1, 3), 80.0, None),
+}
 
 
 def picture(shape: tuple[int, ...]) -> np.ndarray:
@@ -47,8 +55,14 @@ def picture(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def symbols_sha256(data: bytes) -> str:
-    """Of the importance map's levels, if there are any, and the code, one byte for each symbol."""
+    """Of the importance map's levels, if there are any, and the code, one byte for each symbol.
+
+    Of the flagship: the quality (u16), the levels, z and the residuals (i32, little-endian).
+    """
     found = codec.decode_symbols(data, models_dir=BUNDLES)
+    if isinstance(found, flagship.Symbols):
+        coded = found.side.astype("<i4").tobytes() + found.residual.astype("<i4").tobytes()
+        return hashlib.sha256(found.quality.to_bytes(2, "little") + found.importance.tobytes() + coded).hexdigest()
     levels = b"" if found.importance is None else found.importance.tobytes()
     return hashlib.sha256(levels + found.code.tobytes()).hexdigest()
 
@@ -56,6 +70,10 @@ def symbols_sha256(data: bytes) -> str:
 def good_files() -> dict[str, bytes]:
     files = {
         name: cwic.encode(picture(shape), model=model, models_dir=BUNDLES) for name, (model, shape) in GOOD.items()
+    }
+    files |= {
+        name: cwic.encode(picture(shape), model="tiny-cwic", quality=quality, importance=drawn, models_dir=BUNDLES)
+        for name, (shape, quality, drawn) in FLAGSHIP.items()
     }
     header, chunks = container.unpack(files["li2018-rgb-8x8"])
     swapped = [Chunk("CODE", chunks["CODE"]), Chunk("nOTE", b"skip me"), Chunk("IMAP", chunks["IMAP"])]

@@ -1,4 +1,4 @@
-"""Writes the two tiny bundles that the tests use: real graphs and tables, random weights, a few kB each.
+"""Writes the three tiny bundles that the tests use: real graphs and tables, random weights, a few kB each.
 
     python tests/make_tiny_bundles.py DIRECTORY
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import tiny_flagship
 from context_tables import context_tables
 from onnx import TensorProto, helper, numpy_helper
 
@@ -22,6 +23,7 @@ from cwic import bundle
 IR_VERSION, OPSET = 8, 17
 AUTOENCODER = {"id": "tiny-autoencoder", "kind": "autoencoder", "channels": 3, "levels": 0}
 LI2018 = {"id": "tiny-li2018", "kind": "li2018", "channels": 8, "levels": 4}
+PAPER = {"stride": 8, "target_bpp": 1.0}
 
 
 class Graph:
@@ -78,14 +80,19 @@ def write_graphs(path: Path, n: int, with_importance: bool) -> None:
     decoder.layer("DepthToSpace", "planes", blocksize=8, mode="CRD").write(path / "decoder.onnx", {"planes": 3})
 
 
-def make_bundle(directory: Path, described: dict[str, object], tables: dict[str, np.ndarray]) -> Path:
-    """Write directory/<id>; `described` is the part of the manifest that differs between the two."""
+def make_bundle(
+    directory: Path, described: dict[str, object], more: dict[str, object], tables: dict[str, np.ndarray]
+) -> Path:
+    """Write directory/<id>; `described` and `more` are the parts of the manifest that differ."""
     path, kind = directory / str(described["id"]), str(described["kind"])
     path.mkdir(parents=True)
-    write_graphs(path, int(str(described["channels"])), described["kind"] == "li2018")
+    if kind == "cwic":
+        tiny_flagship.write_graphs(path)
+    else:
+        write_graphs(path, int(str(described["channels"])), kind == "li2018")
     np.savez(path / "tables.npz", **tables)
     bundle.write_manifest(path, described | {
-        "format": 1, "stride": 8, "target_bpp": 1.0, "training": {"note": "random weights, for tests only"},
+        "format": 1, **more, "training": {"note": "random weights, for tests only"},
         "files": {name: hashlib.sha256((path / name).read_bytes()).hexdigest() for name in bundle.FILES[kind]},
     })  # fmt: skip
     (path / "README.md").write_text(f"# {described['id']}\n\nRandom weights, for tests: see make_tiny_bundles.py.\n")
@@ -105,8 +112,9 @@ def static_tables() -> dict[str, np.ndarray]:
 
 
 def main(directory: Path) -> None:
-    make_bundle(directory, AUTOENCODER, static_tables())
-    make_bundle(directory, LI2018, context_tables(n=8, levels=4))
+    make_bundle(directory, AUTOENCODER, PAPER, static_tables())
+    make_bundle(directory, LI2018, PAPER, context_tables(n=8, levels=4))
+    make_bundle(directory, tiny_flagship.MANIFEST, tiny_flagship.MORE, tiny_flagship.tables())
 
 
 if __name__ == "__main__":

@@ -76,6 +76,7 @@ def test_the_package_is_searched_after_the_directory(copied: Path, monkeypatch: 
     found = bundle.available(copied.parent)
     assert [(b.id, b.path.parent) for b in found] == [
         ("tiny-autoencoder", BUNDLES),
+        ("tiny-cwic", BUNDLES),
         ("tiny-li2018", copied.parent),
     ]
 

@@ -24,7 +24,6 @@ from cwic.errors import Corrupt, ModelError
 from cwic.networks import NEVER, Networks
 
 SIDE_STRIDE = 64  # pixels on a side of a position of z; planes are padded to a multiple
-SIDE_LARGEST = 127  # of z, in size: what the bounds of the index network's sums are worked out for
 RESIDUAL_LARGEST = 2**15 - 1
 # Rounding up costs bits and saves error. At the quality's own trade-off an error of one step squared is worth
 # 6 / ln 2 bits (d^2 / 12 against half a bit for each halving), and going from 0 to 1 costs `bits`: worth it for
@@ -74,7 +73,8 @@ class Picture:
         """The symbols at a quality 0..10000 under a map uint8 [h,w], and their file's chunks. Raises ModelError."""
         nets, tables = self._networks, self._bundle.tables
         local = symbols.local_quality(quality, importance)
-        side = np.rint(nets.side(self._latents, local)).clip(-SIDE_LARGEST, SIDE_LARGEST)
+        largest = latent_coding.SIDE_LARGEST
+        side = np.rint(nets.side(self._latents, local)).clip(-largest, largest)
         index = latent_coding.table_index(_index_sums(side, nets), quality, tables)
         _, residual = nets.rounded(self._latents, side, local, dead_zones(tables)[index])
         residual = residual.clip(-RESIDUAL_LARGEST, RESIDUAL_LARGEST)

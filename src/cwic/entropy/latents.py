@@ -1,7 +1,7 @@
 """The flagship's symbols <-> bytes: the side symbols z, from them the table index, and then all residuals in one pass.
 
 Integers throughout. The index is the output of the bundle's integer network for z (`index.onnx`, which gives exact
-integers in float32), plus a bias by quality, in steps of 1/256 of a table; nothing else chooses a table.
+integers in float32), plus a bias by quality, in steps of 1/4096 of a table; nothing else chooses a table.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 
 from cwic.entropy.coder import SymbolDecoder, SymbolEncoder
 from cwic.entropy.tables import Tables, check_latent_tables
+from cwic.errors import Corrupt
 from cwic.symbols import QUALITY_MAX
 
 Symbols = NDArray[np.int32]
-IndexNetwork = Callable[[Symbols], NDArray[np.int32]]  # z [S,h/4,w/4] -> 256ths of an index [C,h,w]
+INDEX_SHIFT = 12
+SIDE_LARGEST = 127  # of z, in size: what the bounds of the index network's sums are worked out for
+IndexNetwork = Callable[[Symbols], NDArray[np.int32]]  # z [S,h/4,w/4] -> 4096ths of an index [C,h,w]
 
 
 def encode_latents(side: Symbols, residual: Symbols, index: NDArray[np.uint8], quality: int, tables: Tables) -> bytes:
@@ -43,6 +46,8 @@ def decode_latents(
     side = np.empty(shape, np.int32)
     for channel, frequency in zip(side, tables["side_frequency"][side_set(quality, tables)], strict=True):
         channel[...] = decoder.decode(channel.size, frequency).reshape(channel.shape)
+    if np.abs(side).max() > SIDE_LARGEST:
+        raise Corrupt(f"code: z holds {np.abs(side).max()} in size; at most {SIDE_LARGEST} is allowed")
     index = table_index(network(side), quality, tables)
     residual = np.zeros(index.size, np.int32)
     for number, places in by_table(index):
@@ -52,14 +57,14 @@ def decode_latents(
 
 
 def table_index(sums: NDArray[np.int32], quality: int, tables: Tables) -> NDArray[np.uint8]:
-    """Sums of the index network [C,h,w], in 256ths -> table index uint8 [C,h,w]. Integer arithmetic alone."""
+    """Sums of the index network [C,h,w], in 4096ths -> table index uint8 [C,h,w]. Integer arithmetic alone."""
     knots = tables["index_bias"].astype(np.int64)  # [K,C]
     place = quality * (len(knots) - 1)
     low = min(place // QUALITY_MAX, len(knots) - 2)
     share = place - low * QUALITY_MAX
     bias = (knots[low] * (QUALITY_MAX - share) + knots[low + 1] * share) // QUALITY_MAX
     last = len(tables["residual_reach"]) - 1
-    index: NDArray[np.uint8] = ((sums + bias[:, None, None]) >> 8).clip(0, last).astype(np.uint8)
+    index: NDArray[np.uint8] = ((sums + bias[:, None, None]) >> INDEX_SHIFT).clip(0, last).astype(np.uint8)
     return index
 
 

@@ -14,7 +14,7 @@ For the flagship (C latents, S side channels, T tables, Q sets of z's tables; K 
     side_frequency      uint16 [Q, S, odd]      of z from -reach to reach, at least 1, summing to 65536
     residual_reach      int16  [T]              of each table index, at least 1
     residual_frequency  uint16 [sum(2 reach+1)] of the residuals -reach..reach, table after table, likewise
-    index_bias          int32  [K, C]           256ths of a table index, added to the index network's sums
+    index_bias          int32  [K, C]           4096ths of a table index, added to the index network's sums
 """
 
 from __future__ import annotations

@@ -22,11 +22,11 @@ LARGEST_SHIFT = 12
 
 TABLES = 64  # standard deviations SMALLEST * e^(STEP t), t = 0..TABLES-1
 SMALLEST, STEP = 0.11, 0.115
-FRACTION = 256  # of a table index, in the network's sums
+FRACTION = 4096  # of a table index, in the network's sums
 
 
 class IndexNetwork(nn.Module):
-    """z_hat [B,S,h/4,w/4], integers of at most 127 -> sums [B,C,h,w], log scales in 256ths of a table's step."""
+    """z_hat [B,S,h/4,w/4], integers of at most 127 -> sums [B,C,h,w], log scales in 4096ths of a table's step."""
 
     def __init__(self, scales: ScaleNet) -> None:
         super().__init__()
@@ -80,6 +80,6 @@ def bound(weight: Tensor, bias: Tensor, largest: int) -> float:
 
 
 def index_bias(log_gain: Tensor) -> Tensor:
-    """What the gains [K,C] add to the sums at each knot of the quality, int32 [K,C]; 128 so that >> 8 rounds."""
+    """What the gains [K,C] add to the sums at each knot of the quality, int32 [K,C]; half a step for rounding."""
     offset = (log_gain.detach().double() - math.log(SMALLEST)) * (FRACTION / STEP)
     return (offset + FRACTION / 2).round().int()
