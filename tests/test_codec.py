@@ -171,7 +171,7 @@ def test_damage_behind_right_crcs_never_gives_another_picture(small: bytes) -> N
 
 def test_other_symbols_than_the_encoders_are_never_shown(small: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     crc = container.unpack(small)[0].symbols_crc
-    monkeypatch.setattr(paper, "Networks", None)  # so that a synthesis would be a TypeError
+    monkeypatch.setattr(paper, "networks_of", None)  # so that a synthesis would be a TypeError
     with pytest.raises(errors.Corrupt, match="decoded symbols have the CRC"):
         decode(repacked(small, symbols_crc=crc ^ 1))
 

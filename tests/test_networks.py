@@ -96,3 +96,13 @@ def test_another_shape_than_the_manifest_says_is_refused() -> None:
     wrong = bundle.Bundle(**(vars(loaded) | {"channels": 1}))  # would be spread over the array by NumPy
     with pytest.raises(ModelError, match=r"latents of shape \[1, 3, 9, 13\]; \[1, 1, 9, 13\]"):
         Networks(wrong).analysis(PLANES)
+
+
+def test_networks_are_kept_for_the_latest_bundles() -> None:
+    loaded = [bundle.load(name, BUNDLES) for name in ("tiny-li2018", "tiny-autoencoder", "tiny-cwic")]
+    first = networks.networks_of(loaded[0])
+    assert networks.networks_of(bundle.load("tiny-li2018", BUNDLES)) is first
+    networks.networks_of(loaded[1])
+    assert networks.networks_of(loaded[0]) is first
+    networks.networks_of(loaded[2])  # now the autoencoder has been idle for longest
+    assert networks.networks_of(loaded[0]) is first and len(networks._KEPT) == networks.MOST_KEPT

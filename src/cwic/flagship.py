@@ -21,7 +21,7 @@ from cwic.entropy import code as entropy
 from cwic.entropy import latents as latent_coding
 from cwic.entropy.tables import PROBABILITY_ONE
 from cwic.errors import Corrupt, ModelError
-from cwic.networks import NEVER, Networks
+from cwic.networks import NEVER, Networks, networks_of
 
 SIDE_STRIDE = 64  # pixels on a side of a position of z; planes are padded to a multiple
 RESIDUAL_LARGEST = 2**15 - 1
@@ -54,7 +54,7 @@ class Picture:
     def __init__(self, planes: NDArray[np.float32], bundle: Bundle) -> None:
         """planes: float32 [3,H',W'] in [-1,1], sides multiples of SIDE_STRIDE. Raises ModelError."""
         self._bundle = bundle
-        self._networks = Networks(bundle)
+        self._networks = networks_of(bundle)
         self._latents, self._importance = self._networks.latents(planes)
 
     @property
@@ -97,7 +97,7 @@ def decode_symbols(chunks: dict[str, bytes], height: int, width: int, bundle: Bu
         importance = entropy.decode_map(chunks[IMAP], 4 * rows, 4 * columns, bundle.levels, bundle.tables)
     else:
         importance = np.full((4 * rows, 4 * columns), symbols.NEUTRAL_LEVEL, np.uint8)
-    nets = Networks(bundle)
+    nets = networks_of(bundle)
     side, residual = latent_coding.decode_latents(
         payload[2:], (bundle.side_channels, rows, columns), bundle.channels, quality, bundle.tables,
         lambda side: _index_sums(side.astype(np.float32), nets),
@@ -108,7 +108,7 @@ def decode_symbols(chunks: dict[str, bytes], height: int, width: int, bundle: Bu
 def synthesise(found: Symbols, bundle: Bundle) -> NDArray[np.float32]:
     """Planes float32 [3,H',W'], unclipped. Raises ModelError."""
     local = symbols.local_quality(found.quality, found.importance)
-    nets = Networks(bundle)
+    nets = networks_of(bundle)
     latents = nets.decoded(found.residual.astype(np.float32), found.side.astype(np.float32), local)
     return nets.planes(latents, local)
 
@@ -126,7 +126,7 @@ def dead_zones(tables: dict[str, NDArray[np.integer]]) -> NDArray[np.float32]:
 
 def table_indices(found: Symbols, bundle: Bundle) -> NDArray[np.uint8]:
     """Which table each residual is coded with: uint8 [C,h,w]. Raises ModelError."""
-    sums = _index_sums(found.side.astype(np.float32), Networks(bundle))
+    sums = _index_sums(found.side.astype(np.float32), networks_of(bundle))
     return latent_coding.table_index(sums, found.quality, bundle.tables)
 
 

@@ -7,6 +7,7 @@ differs from computing all at once.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -155,6 +156,22 @@ class Networks:
                 (self._bundle.path / file).read_bytes(), options, providers=["CPUExecutionProvider"]
             )
         return self._sessions[file]
+
+
+_KEPT: OrderedDict[bytes, Networks] = OrderedDict()
+MOST_KEPT = 2  # a flagship's networks take about 100 MB once they have run
+
+
+def networks_of(bundle: Bundle) -> Networks:
+    """The networks of a bundle, kept for the next call: to load them takes longer than to run them on a small picture.
+
+    Bundles of equal hash have equal networks.
+    """
+    found = _KEPT.pop(bundle.hash, None) or Networks(bundle)
+    _KEPT[bundle.hash] = found  # the latest at the end
+    while len(_KEPT) > MOST_KEPT:
+        _KEPT.popitem(last=False)
+    return found
 
 
 class _Plane(NamedTuple):

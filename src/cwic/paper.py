@@ -17,7 +17,7 @@ from cwic.bundle import Bundle
 from cwic.container import CODE, IMAP, Chunk
 from cwic.entropy import code as entropy
 from cwic.entropy import cost
-from cwic.networks import Networks
+from cwic.networks import networks_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class Symbols:
 
 def encode(planes: NDArray[np.float32], bundle: Bundle) -> tuple[Symbols, list[Chunk]]:
     """The symbols of planes float32 [3,H',W'], and the chunks of their file in the order of decoding."""
-    latents, importance = Networks(bundle).analysis(planes)  # float32 [n,h,w], [h,w] or None
+    latents, importance = networks_of(bundle).analysis(planes)  # float32 [n,h,w], [h,w] or None
     if importance is None:
         found = Symbols(symbols.quantize(latents), None)
     else:
@@ -77,7 +77,7 @@ def synthesise(found: Symbols, bundle: Bundle) -> NDArray[np.float32]:
     else:
         kept = symbols.mask(found.importance, bundle.channels, bundle.levels)
         latents = symbols.code_to_latents(found.code, kept)
-    return Networks(bundle).synthesis(latents)
+    return networks_of(bundle).synthesis(latents)
 
 
 def bits_per_block(found: Symbols, bundle: Bundle) -> NDArray[np.float64]:
