@@ -109,4 +109,5 @@ def test_manifest_is_complete(made):
     checkpoint, out = made
     loaded = bundle.load_directory(out)
     assert loaded.channels == 64 and loaded.stride == 8 and loaded.target_bpp == 0.5
+    assert 0 < loaded.training["kmac_per_pixel"]["encode"] < 50 and loaded.training["kmac_per_pixel"]["decode"] > 0
     assert loaded.training["steps"] == 2 and "[[stage]]" in loaded.training["recipe"]

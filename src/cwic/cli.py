@@ -202,8 +202,10 @@ def _models(arguments: argparse.Namespace) -> None:
         default = "  (default)" if found.id == bundle.DEFAULT_MODEL else ""
         code = f"n = {found.channels}" + (f", L = {found.levels}" if found.levels else "")
         rate = f"about {found.target_bpp:.2f} bpp" if found.target_bpp else "any rate"
+        cost = found.training.get("kmac_per_pixel", {}).get("decode")
+        decode = f"decode {cost:5.1f} kMAC/px" if cost else ""
         print(
-            f"{found.id:24} {found.kind:12} {code:16} {rate:14}"
+            f"{found.id:24} {found.kind:12} {code:16} {rate:14} {decode:20}"
             f"  {n_bytes / 1e6:5.1f} MB  {found.hash.hex()[:16]}{default}"
         )
 

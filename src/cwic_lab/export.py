@@ -19,6 +19,7 @@ import torch
 
 from cwic import bundle
 from cwic_lab import export_flagship, export_paper, networks
+from cwic_lab.complexity import kmac_per_pixel
 from cwic_lab.data import open_data, validation_images
 from cwic_lab.graphs import with_float16_weights
 from cwic_lab.recipe import parse_recipe
@@ -58,6 +59,7 @@ def export(
         training = {
             "recipe": recipe.text, "steps": state["step"], "hours": round(state["seconds"] / 3600, 2),
             "torch": torch.__version__, "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+            "kmac_per_pixel": kmac_per_pixel(network),
         }  # fmt: skip
         refs = train_refs[:prior_images]
         check = validation_images(valid_refs, CHECK_IMAGES)
