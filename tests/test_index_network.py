@@ -76,7 +76,7 @@ def network(request: pytest.FixtureRequest) -> IndexNetwork:
 
 def test_every_way_gives_the_same_bits(network: IndexNetwork, tmp_path: Path) -> None:
     path = tmp_path / "index.onnx"
-    write_graph(network, {"side": torch.zeros(1, SIDE, 2, 3)}, ["sums"], path, weights=np.int16)
+    write_graph(network, network, {"side": torch.zeros(1, SIDE, 2, 3)}, ["sums"], path, weights=np.int16)
     sessions = []
     for threads in (1, 2):
         for level in ("ORT_DISABLE_ALL", "ORT_ENABLE_ALL"):

@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from cwic import metrics  # noqa: E402
-from cwic_lab.loss import distortion, rate_loss, raw_rate, squared_error, ssim  # noqa: E402
+from cwic_lab.loss import distortion, ms_ssim, rate_loss, raw_rate, squared_error, ssim  # noqa: E402
 
 
 def same(value):
@@ -25,6 +25,19 @@ def test_ssim_is_the_metric():
     b = np.clip(a.astype(int) + rng.integers(-30, 31, a.shape), 0, 255).astype(np.uint8)
     planes = [torch.from_numpy(x).permute(2, 0, 1)[None].float() / 127.5 - 1 for x in (a, b)]
     assert ssim(*planes).item() == pytest.approx(metrics.ssim(a, b), abs=1e-4)
+
+
+def test_ms_ssim_is_the_metric():
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (2, 176, 192, 3)).astype(np.uint8)
+    images[:, :, 60:120] = 90  # something smooth too
+    noisy = np.clip(images + rng.integers(-25, 26, images.shape), 0, 255).astype(np.uint8)
+    planes = [torch.from_numpy(x).permute(0, 3, 1, 2).float() / 127.5 - 1 for x in (images, noisy)]
+    expected = [metrics.ms_ssim(a, b) for a, b in zip(images, noisy, strict=True)]
+    assert ms_ssim(*planes).tolist() == pytest.approx(expected, abs=1e-4)
+    decoded = planes[1].requires_grad_()
+    ms_ssim(decoded, planes[0]).sum().backward()
+    assert torch.isfinite(decoded.grad).all() and decoded.grad.abs().max() > 0
 
 
 def test_distortion_adds_ssim_only_where_asked():

@@ -76,13 +76,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("input", type=Path, metavar="INPUT")
     sub.add_argument("-o", "--output", type=Path, metavar="OUT.cwic", help="default: INPUT with the suffix .cwic")
     sub.add_argument("--model", default=bundle.DEFAULT_MODEL, metavar="ID", help="default: %(default)s")
-    target = sub.add_mutually_exclusive_group()
+    models = sub.add_argument_group("models of kind cwic", "of which the package has none yet (`cwic models`)")
+    target = models.add_mutually_exclusive_group()
     target.add_argument("--quality", type=float, metavar="0..100", help=f"default: {codec.DEFAULT_QUALITY:g}")
     target.add_argument("--bpp", type=float, metavar="X", help="bits per pixel, not exceeded")
     target.add_argument("--size", type=int, metavar="BYTES", help="of the file, not exceeded")
     target.add_argument("--psnr", type=float, metavar="DB", help="of the decoded picture, at least")
     target.add_argument("--ms-ssim", type=float, metavar="V", help="of the decoded picture, at least")
-    sub.add_argument(
+    models.add_argument(
         "--importance", metavar="auto|uniform|MAP.png", help="a grey picture of any size: white gets more bits"
     )
     add_models(sub)

@@ -171,8 +171,7 @@ def _encode_flagship(image: Pixels, loaded: Bundle, target: Target, drawn: str |
         return _file(image, loaded, found, chunks), found
 
     def decoded(quality: int) -> Pixels:
-        height, width = image.shape[:2]
-        return _picture(coded(quality)[1], loaded, height, width, image.ndim if image.ndim == 3 else 1)
+        return _picture(coded(quality)[1], loaded, image.shape[0], image.shape[1], _colours(image))
 
     return coded(_quality(image, target, lambda q: len(coded(q)[0]), decoded))[0]
 
@@ -211,10 +210,14 @@ def _levels(picture: flagship.Picture, image: Pixels, loaded: Bundle, drawn: str
 def _file(image: Pixels, loaded: Bundle, found: Symbols, chunks: list[Chunk]) -> bytes:
     height, width = image.shape[:2]
     header = Header(
-        width, height, image.ndim if image.ndim == 3 else 1, loaded.id,
+        width, height, _colours(image), loaded.id,
         loaded.hash[: container.MODEL_HASH_BYTES], found.crc(),
     )  # fmt: skip
     return container.pack(header, chunks)
+
+
+def _colours(image: Pixels) -> int:
+    return 1 if image.ndim == 2 else 3
 
 
 def _picture(found: Symbols, loaded: Bundle, height: int, width: int, colours: int) -> Pixels:

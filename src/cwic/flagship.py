@@ -27,7 +27,7 @@ SIDE_STRIDE = 64  # pixels on a side of a position of z; planes are padded to a 
 RESIDUAL_LARGEST = 2**15 - 1
 # Rounding up costs bits and saves error. At the quality's own trade-off an error of one step squared is worth
 # 6 / ln 2 bits (d^2 / 12 against half a bit for each halving), and going from 0 to 1 costs `bits`: worth it for
-# values above 1/2 + bits / (2 * 8.66). This is the share of that which is used (measured in docs/decisions/0003).
+# values above 1/2 + bits / (2 * 8.66). This is the share of that which is used; a half is a guess, to be measured.
 DEAD_ZONE = 0.5
 BITS_PER_STEP = 6 / np.log(2)
 
@@ -76,7 +76,7 @@ class Picture:
         largest = latent_coding.SIDE_LARGEST
         side = np.rint(nets.side(self._latents, local)).clip(-largest, largest)
         index = latent_coding.table_index(_index_sums(side, nets), quality, tables)
-        _, residual = nets.rounded(self._latents, side, local, dead_zones(tables)[index])
+        residual = nets.rounded(self._latents, side, local, dead_zones(tables)[index])
         residual = residual.clip(-RESIDUAL_LARGEST, RESIDUAL_LARGEST)
         found = Symbols(quality, importance, side.astype(np.int32), residual.astype(np.int32))
         payload = latent_coding.encode_latents(found.side, found.residual, index, quality, tables)

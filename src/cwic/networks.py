@@ -64,9 +64,9 @@ class Networks:
     # ---- the flagship's: y [C,h,w] at 1/16 of the resolution, z [S,h/4,w/4], quality [1,h,w] in 0..1 ----
 
     def latents(self, planes: Array) -> Latents:
-        """y of planes float32 [3,H',W'] in [-1,1], sides multiples of 64, and the bundle's own map, levels before
+        """y, and the bundle's own map in levels before rounding. Raises ModelError.
 
-        rounding. Raises ModelError.
+        planes: float32 [3,H',W'] in [-1,1], sides multiples of 64.
         """
         size = planes.shape[1] // 64, planes.shape[2] // 64
         made = {"latents": _Plane(self._bundle.channels, SIDE_SCALE), "importance": _Plane(1, SIDE_SCALE)}
@@ -82,23 +82,21 @@ class Networks:
         """What z says of the table indices: integers in float32 [C,h,w], the same everywhere. Raises ModelError."""
         return self._flagship("index.onnx", {"side": (side, 1)}, "sums", self._bundle.channels, SIDE_SCALE)
 
-    def rounded(self, latents: Array, side: Array, quality: Array, dead_zone: Array) -> tuple[Array, Array]:
-        """y_hat, and the residuals that y is rounded to with this dead zone [C,h,w]: integers in float32 [C,h,w]."""
-        return self._means(latents, np.zeros_like(latents), side, quality, dead_zone)
+    def rounded(self, latents: Array, side: Array, quality: Array, dead_zone: Array) -> Array:
+        """The residuals that y is rounded to with this dead zone [C,h,w]: integers in float32 [C,h,w]."""
+        return self._means("found", latents, np.zeros_like(latents), side, quality, dead_zone)
 
     def decoded(self, residual: Array, side: Array, quality: Array) -> Array:
         """y_hat of the symbols at the local quality. Raises ModelError."""
         never = np.full_like(residual, NEVER)
-        return self._means(np.zeros_like(residual), residual, side, quality, never)[0]
+        return self._means("decoded", np.zeros_like(residual), residual, side, quality, never)
 
-    def _means(self, latents: Array, residual: Array, side: Array, quality: Array, zone: Array) -> tuple[Array, Array]:
+    def _means(self, output: str, latents: Array, residual: Array, side: Array, quality: Array, zone: Array) -> Array:
         inputs = {
             "latents": (latents, SIDE_SCALE), "residual": (residual, SIDE_SCALE), "side": (side, 1),
             "quality": (quality, SIDE_SCALE), "dead_zone": (zone, SIDE_SCALE),
         }  # fmt: skip
-        made = {name: _Plane(self._bundle.channels, SIDE_SCALE) for name in ("decoded", "found")}
-        found = self._run("means.onnx", inputs, made, side.shape[1:], (SIDE_TILE, SIDE_MARGIN))
-        return found["decoded"], found["found"]
+        return self._flagship("means.onnx", inputs, output, self._bundle.channels, SIDE_SCALE)
 
     def planes(self, latents: Array, quality: Array) -> Array:
         """Planes float32 [3,H',W'], unclipped, of y_hat at the local quality. Raises ModelError."""

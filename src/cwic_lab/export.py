@@ -94,8 +94,7 @@ def write_tables(path: Path, tables: dict[str, np.ndarray], own: dict[str, Any],
 
     own: the manifest's keys of the kind.
     """
-    kind = "cwic" if "side_channels" in own else "autoencoder" if not own["levels"] else "li2018"
     np.savez_compressed(path / "tables.npz", **tables)
-    hashes = {name: hashlib.sha256((path / name).read_bytes()).hexdigest() for name in bundle.FILES[kind]}
-    common = {"format": 1, "id": path.name, "kind": kind, "files": hashes, "training": training}
+    hashes = {name: hashlib.sha256((path / name).read_bytes()).hexdigest() for name in bundle.FILES[own["kind"]]}
+    common = {"format": 1, "id": path.name, "files": hashes, "training": training}
     bundle.write_manifest(path, common | own)

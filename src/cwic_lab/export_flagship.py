@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 import cwic
@@ -21,7 +22,7 @@ from cwic import networks as runtime
 from cwic.entropy import latents as latent_coding
 from cwic.entropy import tables as runtime_tables
 from cwic_lab import prior
-from cwic_lab.graphs import ParityError, write_graph
+from cwic_lab.graphs import check_parity, write_graph
 from cwic_lab.images import ImageRef, Reader
 from cwic_lab.networks.flagship import KNOTS, LATENTS, SIDE, STEPS, Flagship
 from cwic_lab.networks.flagship_index import SMALLEST, STEP, TABLES, IndexNetwork, index_bias
@@ -39,80 +40,49 @@ SIDE_REACH = 24
 PSEUDO_COUNT = 200.0  # symbols that the model's own density counts as, beside those that were seen
 
 
-class EncoderGraph(nn.Module):
-    """encoder.onnx: planes -> latents and importance."""
-
-    def __init__(self, network: Flagship) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, planes: Tensor) -> tuple[Tensor, Tensor]:
-        return self.network.analysis_with_importance(planes)
-
-
-class SideGraph(nn.Module):
-    """side.onnx: latents and local quality -> z before rounding."""
-
-    def __init__(self, network: Flagship) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, latents: Tensor, quality: Tensor) -> Tensor:
-        return self.network.side(latents * self.network.gain(quality))
-
-
-class MeansGraph(nn.Module):
+def code_means(
+    network: Flagship, latents: Tensor, residual: Tensor, side: Tensor, quality: Tensor, dead_zone: Tensor
+) -> tuple[Tensor, Tensor]:
     """means.onnx: y_hat and residuals, step by step, for both sides with the same arithmetic.
 
     An encoder gives latents and dead zones, and residuals of 0; a decoder gives residuals, and a dead zone so large
     that nothing is rounded to anything but 0. What is found by rounding and what is given add up.
     """
-
-    def __init__(self, network: Flagship) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(
-        self, latents: Tensor, residual: Tensor, side: Tensor, quality: Tensor, dead_zone: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        net, gain = self.network, self.network.gain(quality)
-        features = net.features(side)
-        known, found = torch.zeros_like(latents), residual
-        for step in range(STEPS):
-            mean = net.mean(step, known, features)
-            value = (latents - mean) * gain
-            whole = torch.sign(value) * torch.floor(value.abs() + 0.5 - dead_zone).clamp(min=0)
-            found = found + net.of_step(whole, step)
-            known = known + net.of_step(mean + found / gain, step)
-        return known, found
-
-
-class DecoderGraph(nn.Module):
-    """decoder.onnx: y_hat and local quality -> planes."""
-
-    def __init__(self, network: Flagship) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, latents: Tensor, quality: Tensor) -> Tensor:
-        return self.network.synthesis(latents, quality)
+    gain = network.gain(quality)
+    features = network.features(side)
+    known, found = torch.zeros_like(latents), residual
+    for step in range(STEPS):
+        mean = network.mean(step, known, features)
+        value = (latents - mean) * gain
+        whole = torch.sign(value) * torch.floor(value.abs() + 0.5 - dead_zone).clamp(min=0)
+        found = found + network.of_step(whole, step)
+        known = known + network.of_step(mean + found / gain, step)
+    return known, found
 
 
 def write_graphs(network: Flagship, out: Path) -> None:
     """The five graphs, weights in float16 but for index.onnx, whose integers stay whole: int16 where they fit."""
     planes, latents = torch.zeros(1, 3, 128, 192), torch.zeros(1, LATENTS, 8, 12)
     side, quality = torch.zeros(1, SIDE, 2, 3), torch.full((1, 1, 8, 12), 0.5)
-    write_graph(EncoderGraph(network), {"planes": planes}, ["latents", "importance"], out / "encoder.onnx")
-    write_graph(SideGraph(network), {"latents": latents, "quality": quality}, ["side"], out / "side.onnx")
-    write_graph(IndexNetwork(network.scales), {"side": side}, ["sums"], out / "index.onnx", weights=np.int16)
+
+    def side_of(latents: Tensor, quality: Tensor) -> Tensor:
+        return network.side(latents * network.gain(quality))
+
+    def write(name: str, run: Callable[..., Any], inputs: dict[str, Tensor], outputs: list[str]) -> None:
+        write_graph(network, run, inputs, outputs, out / name)
+
+    write("encoder.onnx", network.analysis_with_importance, {"planes": planes}, ["latents", "importance"])
+    write("side.onnx", side_of, {"latents": latents, "quality": quality}, ["side"])
     given = {"latents": latents, "residual": latents, "side": side, "quality": quality, "dead_zone": latents}
-    write_graph(MeansGraph(network), given, ["decoded", "found"], out / "means.onnx")
-    write_graph(DecoderGraph(network), {"latents": latents, "quality": quality}, ["planes"], out / "decoder.onnx")
+    write("means.onnx", partial(code_means, network), given, ["decoded", "found"])
+    write("decoder.onnx", network.synthesis, {"latents": latents, "quality": quality}, ["planes"])
+    index = IndexNetwork(network.scales)
+    write_graph(index, index, {"side": side}, ["sums"], out / "index.onnx", weights=np.int16)
 
 
 def manifest(network: Flagship) -> dict[str, Any]:
     """The flagship's own keys of model.json."""
-    return {"stride": 16, "channels": LATENTS, "levels": 16, "side_channels": SIDE}
+    return {"kind": network.kind, "stride": 16, "channels": LATENTS, "levels": 16, "side_channels": SIDE}
 
 
 def start_tables(network: Flagship) -> runtime_tables.Tables:
@@ -200,11 +170,7 @@ def prove(network: Flagship, shipped: Flagship, path: Path, images: Sequence[NDA
             "float16_loss_db": metrics.psnr(image, pixels.from_planes(whole, *image.shape))
             - metrics.psnr(image, pixels.from_planes(_through(shipped, planes, quality), *image.shape)),
         })  # fmt: skip
-    figures = {key: max(row[key] for row in rows) for key in PARITY_LIMITS}
-    for key, limit in PARITY_LIMITS.items():
-        if not figures[key] <= limit:
-            raise ParityError(f"{key} is {figures[key]:.2e}; at most {limit:.0e} is allowed")
-    return figures | {"mean_float16_loss_db": float(np.mean([row["float16_loss_db"] for row in rows]))}
+    return check_parity(rows, PARITY_LIMITS)
 
 
 def _decoded(network: Flagship, found: flagship.Symbols) -> NDArray[np.float32]:
@@ -212,7 +178,7 @@ def _decoded(network: Flagship, found: flagship.Symbols) -> NDArray[np.float32]:
     local = torch.from_numpy(symbols.local_quality(found.quality, found.importance))[None]
     residual, side = (torch.from_numpy(v.astype(np.float32))[None] for v in (found.residual, found.side))
     never = torch.full_like(residual, flagship.NEVER)
-    latents, _ = MeansGraph(network)(torch.zeros_like(residual), residual, side, local, never)
+    latents, _ = code_means(network, torch.zeros_like(residual), residual, side, local, never)
     planes: NDArray[np.float32] = network.synthesis(latents, local)[0].numpy()
     return planes
 

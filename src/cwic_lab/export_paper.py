@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 import cwic
 from cwic import bundle, metrics, pixels, symbols
 from cwic import networks as runtime
 from cwic_lab import prior
-from cwic_lab.graphs import ParityError, write_graph
+from cwic_lab.graphs import check_parity, write_graph
 from cwic_lab.images import ImageRef, Reader
 from cwic_lab.networks.autoencoder import STRIDE
 
@@ -25,40 +24,20 @@ PARITY_LIMITS = {
 }  # fmt: skip
 
 
-class AnalysisGraph(nn.Module):
-    """What encoder.onnx holds: planes -> latents (and importance)."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, planes: Tensor) -> Any:
-        return self.network.analysis(planes)
-
-
-class SynthesisGraph(nn.Module):
-    """What decoder.onnx holds: latents -> planes."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, latents: Tensor) -> Tensor:
-        return self.network.synthesis(latents)
-
-
 def manifest(network: Any, target_bpp: float) -> dict[str, Any]:
     """The paper's own keys of model.json."""
-    return {"stride": STRIDE, "channels": network.n, "levels": network.levels, "target_bpp": target_bpp}
+    return {
+        "kind": network.kind, "stride": STRIDE, "channels": network.n, "levels": network.levels,
+        "target_bpp": target_bpp,
+    }  # fmt: skip
 
 
 def write_graphs(network: Any, out: Path) -> None:
     """encoder.onnx and decoder.onnx with float16 weights and free height and width."""
     outputs = ["latents", "importance"] if network.kind == "li2018" else ["latents"]
-    write_graph(AnalysisGraph(network), {"planes": torch.zeros(1, 3, 64, 96)}, outputs, out / "encoder.onnx")
-    write_graph(
-        SynthesisGraph(network), {"latents": torch.zeros(1, network.n, 8, 12)}, ["planes"], out / "decoder.onnx"
-    )
+    planes, latents = torch.zeros(1, 3, 64, 96), torch.zeros(1, network.n, 8, 12)
+    write_graph(network, network.analysis, {"planes": planes}, outputs, out / "encoder.onnx")
+    write_graph(network, network.synthesis, {"latents": latents}, ["planes"], out / "decoder.onnx")
 
 
 def fit_tables(network: Any, refs: Sequence[ImageRef], steps: int, seed: int) -> dict[str, np.ndarray]:
@@ -128,8 +107,4 @@ def prove(network: Any, shipped: Any, path: Path, images: Sequence[np.ndarray]) 
             "float16_loss_db": metrics.psnr(image, decoded_by(network, *symbols_of(network, image), image))
             - metrics.psnr(image, decoded_by(shipped, code, levels, image)),
         })  # fmt: skip
-    figures = {key: max(row[key] for row in rows) for key in PARITY_LIMITS}
-    for key, limit in PARITY_LIMITS.items():
-        if not figures[key] <= limit:
-            raise ParityError(f"{key} is {figures[key]:.2e}; at most {limit:.0e} is allowed")
-    return figures | {"mean_float16_loss_db": float(np.mean([row["float16_loss_db"] for row in rows]))}
+    return check_parity(rows, PARITY_LIMITS)

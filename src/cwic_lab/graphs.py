@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,23 @@ class ParityError(RuntimeError):
     """The exported bundle does not do what the torch network does."""
 
 
+class _Run(nn.Module):
+    """A function of a network as a module of its own, which is what torch exports."""
+
+    def __init__(self, network: nn.Module, run: Callable[..., Any]) -> None:
+        super().__init__()
+        self.network = network  # so that its weights are found
+        self.run = run
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.run(*inputs)
+
+
 def write_graph(
-    module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], path: Path, *, weights: type = np.float16
-) -> None:
-    """Write a module's graph with free height and width of all inputs [1,C,h,w] and outputs.
+    network: nn.Module, run: Callable[..., Any], inputs: Mapping[str, Tensor], outputs: Sequence[str], path: Path,
+    *, weights: type = np.float16,
+) -> None:  # fmt: skip
+    """Write the graph of a function of a network, with free height and width of all inputs [1,C,h,w] and outputs.
 
     inputs: an example of each argument, by name. weights: the type to store weights in, float16 or, where all are
     integers that fit, int16.
@@ -32,13 +45,25 @@ def write_graph(
     buffer = io.BytesIO()
     axes = {key: {2: f"{key}_height", 3: f"{key}_width"} for key in [*inputs, *outputs]}
     torch.onnx.export(
-        module.eval(), tuple(inputs.values()), buffer, input_names=list(inputs), output_names=list(outputs),
+        _Run(network, run).eval(), tuple(inputs.values()), buffer, input_names=list(inputs), output_names=list(outputs),
         dynamic_axes=axes, opset_version=OPSET, dynamo=False,
     )  # fmt: skip
     model = onnx.load_from_string(buffer.getvalue())
     shrink_weights(model, weights)
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString())
+
+
+def check_parity(rows: Sequence[Mapping[str, float]], limits: Mapping[str, float]) -> dict[str, float]:
+    """The largest of each figure over the rows, one for each photograph, and the mean loss to float16.
+
+    Raises ParityError if one is above its limit, or is no number.
+    """
+    figures = {key: max(row[key] for row in rows) for key in limits}
+    for key, limit in limits.items():
+        if not figures[key] <= limit:
+            raise ParityError(f"{key} is {figures[key]:.2e}; at most {limit:.0e} is allowed")
+    return figures | {"mean_float16_loss_db": float(np.mean([row["float16_loss_db"] for row in rows]))}
 
 
 def with_float16_weights(network: Any) -> Any:

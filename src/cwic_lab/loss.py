@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
+from cwic.metrics import SCALE_WEIGHTS
 from cwic_lab.networks import Autoencoder, Flagship, Li2018, flagship
 from cwic_lab.networks.autoencoder import STRIDE
 from cwic_lab.rate import logistic_bits
@@ -24,7 +25,6 @@ Reduce = Callable[[Tensor], Tensor]
 
 # lambda of 1 - MS-SSIM for a lambda of 255^2 MSE: the two lists of CompressAI's recipes are in about this ratio.
 MS_SSIM_WEIGHT = 1250
-MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli and Bovik, 2003
 # A sample's loss times (lambda / this)^-1/2: about one over its rate, so that every quality counts alike.
 MIDDLE_LAMBDA = 0.014
 
@@ -58,14 +58,14 @@ def ms_ssim(decoded: Tensor, planes: Tensor) -> Tensor:
     The differentiable twin of `cwic.metrics.ms_ssim`, in float32; both are compared in the tests. Means that are
     not positive have no power and count as 1e-6.
     """
-    product = torch.ones(())
-    for scale, weight in enumerate(MS_SSIM_WEIGHTS):
+    product = torch.ones((), device=planes.device)
+    for scale, weight in enumerate(SCALE_WEIGHTS):
         if scale:
             decoded, planes = F.avg_pool2d(decoded, 2), F.avg_pool2d(planes, 2)
         luminance, structure = ssim_maps(decoded, planes)
-        last = scale == len(MS_SSIM_WEIGHTS) - 1
+        last = scale == len(SCALE_WEIGHTS) - 1
         value = (luminance * structure if last else structure).mean(dim=(2, 3))  # [B,3]
-        product = product.to(value) * value.clamp(min=1e-6) ** weight
+        product = product * value.clamp(min=1e-6) ** weight
     return product.mean(dim=1)
 
 

@@ -57,10 +57,10 @@ class PaperTask:
         start_transform(network, planes, recipe.spacing, recipe.adaptive)
 
     def groups(self, network: nn.Module) -> list[dict[str, Any]]:
-        """Without normalisation a layer's output moves by about lr times its fan-in each step, so one rate for all
+        """A weight's share of the rate is 64 / fan-in (at most 1), a bias's 1/16.
 
-        layers is too much for the wide ones: a weight's share of the rate is 64 / fan-in (at most 1), a bias's
-        1/16. Measured in docs/training.md.
+        Without normalisation a layer's output moves by about lr times its fan-in each step, so one rate for all
+        layers is too much for the wide ones. Measured in docs/training.md.
         """
         return [
             {

@@ -41,9 +41,9 @@ def validate(
     images: Sequence[np.ndarray],
     place: torch.device,
 ) -> list[dict[str, float]]:
-    """Mean figures over the images: one dict {raw_bpp, psnr, ssim}, or one for each prefix (a stage without the map) or
+    """Mean figures over the images, {raw_bpp, psnr, ssim, ...} for each point that is looked at.
 
-    quality (the flagship, with a uniform map).
+    One point, or one for each prefix (a stage without the map) or quality (the flagship, under a uniform map).
     """
     network: Any = networks.build(**recipe.network).to(place)
     network.load_state_dict(weights)

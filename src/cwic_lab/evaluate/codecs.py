@@ -31,7 +31,7 @@ class Codec(Protocol):
     def decode(self, data: bytes) -> Pixels: ...
 
 
-# Of bundles that have every rate: from about 0.05 to 2.5 bits per pixel on photographs.
+# Of bundles that have every rate.
 QUALITY_SETTINGS = (0.0, 7.0, 15.0, 23.0, 31.0, 40.0, 49.0, 58.0, 68.0, 78.0, 89.0, 100.0)
 
 

@@ -168,9 +168,9 @@ class Flagship(nn.Module):
     # ---- all of it, for training ----
 
     def forward(self, planes: Tensor, quality: Tensor, local: Tensor) -> Coded:
-        """planes [B,3,H,W], the picture's quality [B,1,1,1] and the local one [B,1,h,w]; rounding is
+        """All of it at once, rounding straight through.
 
-        straight through.
+        planes [B,3,H,W], the picture's quality [B,1,1,1] and the local one [B,1,h,w].
         """
         latents = self.analysis(planes)
         gain = self.gain(local)
