@@ -130,14 +130,16 @@ class FlagshipTask:
         return [{"params": params, "share": share, "part": part} for (part, share), params in groups.items()]
 
     def draw(self, network: Any, stage: Stage, shape: torch.Size, generator: torch.Generator) -> FlagshipDraws:
-        """Qualities evenly over 0..1; maps of patches with a share of `stage.maps` of the samples."""
+        """A quality in each of as many equal parts of 0..1 as there are samples, so that every batch has low and high
+        rates; maps of patches with a share of `stage.maps` of the samples."""
         batch, _, height, width = shape
         h, w = height // STRIDE, width // STRIDE
 
         def rand(*size: int) -> Tensor:
             return torch.rand(*size, generator=generator, device=generator.device)
 
-        quality = rand(batch, 1, 1, 1)
+        part = torch.arange(batch, device=generator.device).view(-1, 1, 1, 1)
+        quality = (part + rand(batch, 1, 1, 1)) / batch
         drawn = (rand(batch, 1, 4, 4) - 0.5) * MAP_LEVELS * (rand(batch, 1, 1, 1) < stage.maps)
         level = F.interpolate(drawn.round().clamp(max=MAP_LEVELS // 2 - 1), size=(h, w)) + MAP_LEVELS // 2
         return FlagshipDraws(
