@@ -15,6 +15,9 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 OPSET = 17
+# Names of weights in a graph begin with this, as the module that is exported holds the network by this name; weights
+# that are stored transposed end with that.
+NAMED, TRANSPOSED = "network.", ".T"
 
 
 class ParityError(RuntimeError):
@@ -49,6 +52,7 @@ def write_graph(
         dynamic_axes=axes, opset_version=OPSET, dynamo=False,
     )  # fmt: skip
     model = onnx.load_from_string(buffer.getvalue())
+    name_weights(model, network)
     shrink_weights(model, weights)
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString())
@@ -74,6 +78,28 @@ def with_float16_weights(network: Any) -> Any:
             if parameter.dim() > 1:
                 parameter.copy_(parameter.half())
     return copy
+
+
+def name_weights(model: onnx.ModelProto, network: nn.Module) -> None:
+    """Call weights what the network calls them.
+
+    Torch's exporter folds what only changes their shape, and the name is lost with it; they are known by their values.
+    """
+    named = {key: value.numpy() for key, value in network.state_dict().items()}
+    new = {}
+    for weight in model.graph.initializer:
+        values = np.squeeze(numpy_helper.to_array(weight))
+        for name, own in named.items():
+            if weight.name.startswith(NAMED) or own.size != values.size:
+                continue
+            for ending, shaped in (("", own), (TRANSPOSED, own.T)):
+                if np.array_equal(np.squeeze(shaped), values) and f"{NAMED}{name}{ending}" not in new.values():
+                    new.setdefault(weight.name, f"{NAMED}{name}{ending}")
+    for weight in model.graph.initializer:
+        weight.name = new.get(weight.name, weight.name)
+    for node in model.graph.node:
+        for place, given in enumerate(node.input):
+            node.input[place] = new.get(given, given)
 
 
 def shrink_weights(model: onnx.ModelProto, to: type = np.float16) -> None:

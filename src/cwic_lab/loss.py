@@ -19,12 +19,15 @@ from torch.nn import functional as F
 from cwic.metrics import SCALE_WEIGHTS
 from cwic_lab.networks import Autoencoder, Flagship, Li2018, flagship
 from cwic_lab.networks.autoencoder import STRIDE
+from cwic_lab.networks.flagship_blocks import rounded
 from cwic_lab.rate import logistic_bits
 
 Reduce = Callable[[Tensor], Tensor]
 
 # lambda of 1 - MS-SSIM for a lambda of 255^2 MSE: the two lists of CompressAI's recipes are in about this ratio.
 MS_SSIM_WEIGHT = 1250
+# How far below and above its quality a sample is coded to see what a bit buys.
+QUALITY_REACH = 0.04
 # A sample's loss times (lambda / this)^-1/2: about one over its rate, so that every quality counts alike.
 MIDDLE_LAMBDA = 0.014
 
@@ -153,11 +156,7 @@ def flagship_loss(
     `ms_ssim_share` is not 0, that share of the distortion is the sample's 1 - MS-SSIM instead.
     """
     coded = network(planes, draws.quality, draws.local)
-    pixels = planes.shape[2] * planes.shape[3]
-    bits = logistic_bits(coded.residual + draws.noise, coded.scale).sum(dim=(1, 2, 3))
-    side_bits = network.side_bits(coded.side + draws.side_noise, draws.quality).sum(dim=(1, 2, 3))
-    bpp = (bits + side_bits) / pixels  # [B]
-
+    bpp, side_bpp = flagship_rate(network, coded, draws)
     error = (coded.decoded - planes).square().mean(dim=1, keepdim=True)
     weight = flagship.lambda_of(draws.local) * (255**2 / 4)  # planes span 2, 255^2 MSE is of a span of 255
     distortion = (weight * F.avg_pool2d(error, flagship.STRIDE)).mean(dim=(1, 2, 3))
@@ -166,5 +165,50 @@ def flagship_loss(
         lost = MS_SSIM_WEIGHT * whole * (1 - ms_ssim(coded.decoded, planes))
         distortion = (1 - ms_ssim_share) * distortion + ms_ssim_share * lost
     loss = ((whole / MIDDLE_LAMBDA).rsqrt() * (bpp + distortion)).mean()
-    parts = {"mse": error.mean(), "raw_bpp": bpp.mean(), "side_bpp": side_bits.mean() / pixels}
+    parts = {"mse": error.mean(), "raw_bpp": bpp.mean(), "side_bpp": side_bpp.mean()}
     return loss, {key: value.detach() for key, value in parts.items()}
+
+
+def flagship_rate(network: Flagship, coded: flagship.Coded, draws: Any) -> tuple[Tensor, Tensor]:
+    """Bits per pixel of each sample [B]: of y and z together, and of z alone, with noise in place of rounding."""
+    pixels = coded.decoded.shape[2] * coded.decoded.shape[3]
+    bits = logistic_bits(coded.residual + draws.noise, coded.scale).sum(dim=(1, 2, 3))
+    side_bits = network.side_bits(coded.side + draws.side_noise, draws.quality).sum(dim=(1, 2, 3))
+    return (bits + side_bits) / pixels, side_bits / pixels
+
+
+def importance_loss(network: Flagship, planes: Tensor, draws: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    """What the network's own map costs against what it brings in MS-SSIM, for a codec that stays as it is.
+
+    The exchange rate is each sample's own: what the quality, a uniform map, gives in MS-SSIM for a bit. So the loss
+    falls below its start only where a map gets more for its bits than a higher quality would; its own bits are charged.
+    Levels are centred over the batch: `auto` has no say in the picture's rate.
+    """
+    with torch.no_grad():
+        around = []
+        latents, _ = network.analysis_with_importance(planes)
+        for quality in (draws.quality - QUALITY_REACH, draws.quality + QUALITY_REACH):
+            moved = draws._replace(quality=quality.clamp(0, 1))
+            coded = network.code(latents, moved.quality, moved.quality.expand_as(draws.local))
+            around.append((flagship_rate(network, coded, moved)[0], ms_ssim(coded.decoded, planes)))
+        (bpp_below, below), (bpp_above, above) = around
+        price = (bpp_above - bpp_below).clamp(min=1e-4) / (above - below).clamp(min=1e-6)  # bits per MS-SSIM, [B]
+
+    latents, drawn = network.analysis_with_importance(planes)
+    level = rounded(drawn - drawn.mean() + flagship.MAP_LEVELS // 2).clamp(0, flagship.MAP_LEVELS - 1)
+    coded = network.code(latents, draws.quality, flagship.local_quality(draws.quality, level))
+    bpp, _ = flagship_rate(network, coded, draws)
+    map_bpp = map_bits(level) / (planes.shape[2] * planes.shape[3])
+    similarity = ms_ssim(coded.decoded, planes)
+    loss = ((bpp + map_bpp - price * similarity - (bpp_below - price * below)) / bpp_below).mean()
+    mse = (coded.decoded - planes).square().mean()
+    parts = {"mse": mse, "raw_bpp": bpp.mean(), "map_bpp": map_bpp.mean(), "ms_ssim": similarity.mean()}
+    return loss, {key: value.detach() for key, value in parts.items()}
+
+
+def map_bits(level: Tensor) -> Tensor:
+    """About what a map of levels [B,1,h,w] costs, [B]: a level that is d off the mean of its left and upper neighbour
+    costs log2(1 + 2 d) bits."""
+    padded = F.pad(level, (1, 0, 1, 0), mode="replicate")
+    guess = (padded[:, :, 1:, :-1] + padded[:, :, :-1, 1:]) / 2
+    return torch.log2(1 + 2 * (level - guess).abs()).sum(dim=(1, 2, 3))

@@ -21,13 +21,14 @@ class Stage:
         so that the channels are already in order of use when the map arrives; 0: always all of them.
     lr, lr_end: learning rate of a layer of fan-in 64 (`train.new_optimizer`) after `warmup` steps, and at the
         end of a cosine.
-    shares: share of the learning rate for parts of the network (its modules and parameters by name), 1 where
-        nothing is said; with 0 a part stays as it is. The gradient through a hard threshold is biased: at the full
+    shares: share of the learning rate for parts of the network (its modules and parameters by name), and "*" for all
+        that are not named, 1 where nothing is said; with 0 a part stays as it is. The gradient through a hard threshold is biased: at the full
         rate it undoes a good start of all before the quantizers (docs/training.md).
     threshold_bpp, gamma: r and gamma of the rate loss, r in bits per pixel of raw code (map stages only).
     ssim_weight: weight of 1 - SSIM beside the squared error; 0 is the paper's loss.
     maps: share of the samples that get a random importance map (flagship).
     ms_ssim: share of MS-SSIM in the distortion (flagship), the rest being squared error.
+    auto: train the map that the bundle draws itself, for MS-SSIM at equal rate (flagship; all else needs a share of 0).
     """
 
     name: str
@@ -44,12 +45,18 @@ class Stage:
     ssim_weight: float = 0.0
     maps: float = 0.5
     ms_ssim: float = 0.0
+    auto: bool = False
+
+    def share(self, part: str) -> float:
+        """A part's share of the learning rate."""
+        return self.shares.get(part, self.shares.get("*", 1.0))
 
 
 @dataclass(frozen=True)
 class Recipe:
     """network: {kind, n, levels, width}. source "memory": photographs decoded once into the device's memory;
-    "workers": decoded as they are needed by worker processes. init: checkpoint whose matching weights start the run.
+    "workers": decoded as they are needed by worker processes. init: run, checkpoint or bundle whose matching weights
+    start the run.
     start: without an init, "transform" (`networks.start`, with these `spacing` and `adaptive`, fitted to
     `start_crops` training crops of 192 pixels) or "random" weights.
     """

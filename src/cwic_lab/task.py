@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cwic_lab import networks
-from cwic_lab.loss import autoencoder_loss, flagship_loss, li2018_loss, mean_over_processes
+from cwic_lab.loss import autoencoder_loss, flagship_loss, importance_loss, li2018_loss, mean_over_processes
 from cwic_lab.networks.flagship import LATENTS, MAP_LEVELS, SIDE, SIDE_STRIDE, STRIDE, local_quality
 from cwic_lab.networks.start import start_transform
 from cwic_lab.recipe import Recipe, Stage
@@ -148,7 +148,9 @@ class FlagshipTask:
         )  # fmt: skip
 
     def loss(self, network: Any, planes: Tensor, stage: Stage, draws: FlagshipDraws) -> tuple[Tensor, Parts]:
-        """Rate and distortion, the latter weighed by each block's lambda."""
+        """Rate and distortion, the latter weighed by each block's lambda; or the map's own loss."""
+        if stage.auto:
+            return importance_loss(network, planes, draws)
         return flagship_loss(network, planes, draws, stage.ms_ssim)
 
     def mend_gradients(self, network: nn.Module) -> None:

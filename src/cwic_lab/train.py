@@ -25,7 +25,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from cwic import bundle
 from cwic_lab import networks, progress, validate
+from cwic_lab.bundle_weights import read_bundle
 from cwic_lab.data import ImageRef, batches, open_data
 from cwic_lab.loss import mean_over_processes
 from cwic_lab.recipe import Recipe, Stage, parse_recipe, read_recipe
@@ -53,7 +55,7 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
     task = task_of(recipe.network["kind"])
     check_parts(network, recipe.stages)
     if recipe.init:
-        load_matching(network, read_checkpoint(resolve(recipe.init, recipe_path, runs))["ema"])
+        load_matching(network, read_weights(recipe.init, recipe_path, runs))
     resumed = resume and checkpoint.exists()
     train_refs, valid_refs = open_data(recipe.data, root=recipe_path.parent)
     if recipe.start == "transform" and not recipe.init and not resumed:
@@ -86,17 +88,19 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
         if step_in_stage == 0 and step > 0:
             optimizer = new_optimizer(task, network)  # a stage's moments do not describe the next one's loss
         if step_in_stage == 0 or step == start:
-            hold_still(network, stage.shares)
+            gradients = prepare_gradients(network, stage)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(stage, step_in_stage) * group["share"] * stage.shares.get(group["part"], 1.0)
+            group["lr"] = learning_rate(stage, step_in_stage) * group["share"] * stage.share(group["part"])
 
         planes = to_planes(next(source))  # float [B,3,c,c]
         draws = task.draw(network, stage, planes.shape, generator_of(recipe.seed, step, rank, place))
         with torch.autocast(place.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
             loss, parts = loss_of_step(network, planes, stage, draws)
-        optimizer.zero_grad(set_to_none=True)
+        gradients.zero_()
         loss.backward()
-        average_gradients(network, world)
+        if world > 1:
+            dist.all_reduce(gradients)
+            gradients /= world
         task.mend_gradients(network)
         norm = nn.utils.clip_grad_norm_(network.parameters(), stage.clip)
         if math.isfinite(norm):  # a batch that overflowed must not touch the weights
@@ -149,17 +153,24 @@ def learning_rate(stage: Stage, step: int) -> float:
 def check_parts(network: nn.Module, stages: Sequence[Stage]) -> None:
     """Raise ValueError for a stage whose `shares` name what the network does not have."""
     parts = {name.split(".")[0] for name, _ in network.named_parameters()}
-    unknown = sorted({part for stage in stages for part in stage.shares} - parts)
+    unknown = sorted({part for stage in stages for part in stage.shares} - parts - {"*"})
     if unknown:
         raise ValueError(f"stage: shares of unknown part {unknown[0]!r}; allowed: {', '.join(sorted(parts))}")
 
 
-def hold_still(network: nn.Module, shares: dict[str, float]) -> None:
-    """Keep the parts with a share of 0 out of training, and let the others take part."""
+def prepare_gradients(network: nn.Module, stage: Stage) -> Tensor:
+    """The gradients of all that is trained, as one float32 vector of zeros; each `.grad` is a view of its part.
+
+    So processes average theirs in one message, without a copy. Parts with a share of 0 are kept out of training.
+    """
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(shares.get(name.split(".")[0], 1.0) != 0)
-        if not parameter.requires_grad:
-            parameter.grad = None
+        parameter.requires_grad_(stage.share(name.split(".")[0]) != 0)
+        parameter.grad = None
+    trained = [p for p in network.parameters() if p.requires_grad]
+    flat = torch.zeros(sum(p.numel() for p in trained), device=trained[0].device)
+    for parameter, part in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
+        parameter.grad = part.as_strided(parameter.shape, parameter.stride())
+    return flat
 
 
 def new_optimizer(task: Task, network: nn.Module) -> torch.optim.Optimizer:
@@ -192,21 +203,19 @@ def start_processes(device: str) -> tuple[int, int, torch.device]:
     return dist.get_rank(), dist.get_world_size(), place
 
 
-def average_gradients(network: nn.Module, world: int) -> None:
-    """Replace every gradient by its mean over the processes, in one message."""
-    if world == 1:
-        return
-    gradients = [p.grad for p in network.parameters() if p.grad is not None]
-    flat = torch.cat([g.reshape(-1) for g in gradients])
-    dist.all_reduce(flat)
-    for gradient, mean in zip(gradients, (flat / world).split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(mean.view_as(gradient))
+def read_weights(init: str, recipe_path: Path, runs: Path) -> dict[str, Tensor]:
+    """What a recipe's `init` names: a run, a checkpoint or a bundle beside the recipe, or an installed bundle's id.
 
-
-def resolve(path: str, recipe_path: Path, runs: Path) -> Path:
-    """A recipe's `init`: the name of a run, or a file beside the recipe."""
-    named = runs / path / "last.pt"
-    return named if named.exists() else recipe_path.parent / path
+    Raises FileNotFoundError if there is none of them.
+    """
+    beside = recipe_path.parent / init
+    for place in (runs / init / "last.pt", beside):
+        if place.is_file():
+            return dict(read_checkpoint(place)["ema"])
+    for folder in (beside, bundle.PACKAGE_MODELS / init):
+        if (folder / bundle.MANIFEST).is_file():
+            return read_bundle(folder)
+    raise FileNotFoundError(f"init: {init!r} is no run in {runs}, no checkpoint or bundle beside the recipe, no bundle's id")
 
 
 def load_matching(network: nn.Module, weights: dict[str, Tensor]) -> None:

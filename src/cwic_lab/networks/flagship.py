@@ -172,7 +172,10 @@ class Flagship(nn.Module):
 
         planes [B,3,H,W], the picture's quality [B,1,1,1] and the local one [B,1,h,w].
         """
-        latents = self.analysis(planes)
+        return self.code(self.analysis(planes), quality, local)
+
+    def code(self, latents: Tensor, quality: Tensor, local: Tensor) -> Coded:
+        """The same from y [B,LATENTS,h,w] on."""
         gain = self.gain(local)
         side = self.side(latents * gain)
         side_hat = rounded(side)

@@ -1,0 +1,84 @@
+"""The flagship's weights out of a published bundle, so that a training can start from what was shipped.
+
+    encoder.onnx, side.onnx, means.onnx, decoder.onnx   hold them in float16 under their own names (`graphs.write_graph`)
+    index.onnx                                          the scales, as the integers that they were rounded to
+    tables.npz                                          what was counted of z, which gives its mean and deviation
+
+What is lost is the rounding, and the optimizer's moments.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor
+
+from cwic import bundle
+from cwic.bundle import Bundle
+from cwic.errors import ModelError
+from cwic_lab import networks
+from cwic_lab.graphs import NAMED, TRANSPOSED
+from cwic_lab.networks.flagship_index import HIDDEN, scales_of_integers
+
+FLOAT_GRAPHS = ("encoder.onnx", "side.onnx", "means.onnx", "decoder.onnx")
+
+
+def read_bundle(path: Path) -> dict[str, Tensor]:
+    """Weights by name, float32, of the bundle of kind cwic in this directory; its files are verified.
+
+    Raises ModelError for a damaged bundle, another kind, or graphs that do not name their weights.
+    """
+    loaded = bundle.load_directory(path)
+    if loaded.kind != "cwic":
+        raise ModelError(f"{path}: the bundle is of kind {loaded.kind!r}; a training can start from kind 'cwic' alone")
+    own = networks.build(loaded.kind).state_dict()
+    found = {
+        name: values for file in FLOAT_GRAPHS for name, values in _initializers(path / file).items()
+    } | _side_density(loaded)  # fmt: skip
+    index = _initializers(path / "index.onnx")
+    found |= {f"scales.{name}": v for name, v in scales_of_integers(index, _shifts(path / "index.onnx")).items()}
+    lacking = sorted(own.keys() - found.keys())
+    if lacking or any(found[name].numel() != value.numel() for name, value in own.items()):
+        raise ModelError(f"{path}: the graphs do not hold this version's weights; {lacking or 'shapes'} differ")
+    return {name: found[name].reshape(value.shape) for name, value in own.items()}
+
+
+def _initializers(path: Path) -> dict[str, Tensor]:
+    """A graph's weights by the network's own names, float32, as matrices where they are those of 1x1 layers."""
+    graph = onnx.load(path).graph
+    stored = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "Cast"}
+    found = {}
+    for weight in graph.initializer:
+        name = stored.get(weight.name, weight.name)
+        values = torch.from_numpy(numpy_helper.to_array(weight).astype(np.float32))
+        if values.dim() == 4 and values.shape[2:] == (1, 1):
+            values = values[:, :, 0, 0]
+        values = values.t() if name.endswith(TRANSPOSED) else values
+        found[name.removeprefix(NAMED).removesuffix(TRANSPOSED)] = values
+    return found
+
+
+def _shifts(path: Path) -> dict[str, int]:
+    """The powers of two that the index network divides its hidden sums by, which are its only products."""
+    graph = onnx.load(path).graph
+    constants = {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
+    units = [float(numpy_helper.to_array(constants[n.input[1]])) for n in graph.node if n.op_type == "Mul"]
+    return {name: round(-math.log2(unit)) for name, unit in zip(HIDDEN, units, strict=True)}
+
+
+def _side_density(loaded: Bundle) -> dict[str, Tensor]:
+    """Mean and log deviation of z at each knot [K,S], of the frequencies that were counted."""
+    frequency = loaded.tables["side_frequency"].astype(np.float64)  # [K,S,odd]
+    share = frequency / frequency.sum(axis=2, keepdims=True)
+    value = np.arange(frequency.shape[2]) - frequency.shape[2] // 2
+    mean = (share * value).sum(axis=2)
+    deviation = np.sqrt((share * (value - mean[:, :, None]) ** 2).sum(axis=2))
+    return {
+        "side_mean": torch.from_numpy(mean).float(),
+        "side_log_scale": torch.from_numpy(np.log(deviation.clip(min=0.1))).float(),
+    }

@@ -1,0 +1,122 @@
+"""The flagship from recipe to bundle and back: two steps of training, an export with its proofs, a start from the bundle."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+
+import cwic  # noqa: E402
+from cwic.errors import ModelError  # noqa: E402
+from cwic_lab import export as exporter  # noqa: E402
+from cwic_lab import train as trainer  # noqa: E402
+from cwic_lab.bundle_weights import read_bundle  # noqa: E402
+from cwic_lab.graphs import with_float16_weights  # noqa: E402
+
+RECIPE = """
+name = "{name}"
+init = "{init}"
+start_crops = 6
+validation_images = 1
+log_every = 1
+[network]
+kind = "cwic"
+[data]
+paths = ["photos"]
+crop = 192
+batch = 1
+workers = 0
+validation_fraction = 0.3
+[[stage]]
+name = "joint"
+steps = 1
+lr = {lr}
+lr_end = 0.0
+warmup = 1
+[[stage]]
+name = "importance"
+steps = 2
+lr = {lr}
+lr_end = 0.0
+warmup = 1
+auto = true
+shares = {{ "*" = 0.0, importance_net = 1.0 }}
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """(folder, checkpoint, bundle directory) of a network trained for a step, and its map for two."""
+    folder = tmp_path_factory.mktemp("flagship")
+    random = np.random.default_rng(0)
+    (folder / "photos").mkdir()
+    for number in range(8):
+        small = random.integers(0, 256, (9, 9, 3)).astype(np.uint8)
+        Image.fromarray(small).resize((208, 200), Image.Resampling.BICUBIC).save(folder / "photos" / f"{number}.png")
+    (folder / "recipe.toml").write_text(RECIPE.format(name="tiny", init="", lr=1e-3))
+    checkpoint = trainer.train(folder / "recipe.toml", runs=folder / "runs", device="cpu")
+    state = trainer.read_checkpoint(checkpoint)
+    torch.manual_seed(0)
+    for value in state["ema"].values():  # after one step many are still 0, and so alike, unlike those that are shipped
+        value.add_(1e-3 * torch.randn_like(value))
+    torch.save(state, checkpoint)
+    out = exporter.export(checkpoint, folder / "my-cwic", data=folder, prior_images=1, prior_steps=2)
+    return folder, checkpoint, out
+
+
+def test_the_bundle_codes_a_picture(made):
+    _, _, out = made
+    image = np.random.default_rng(1).integers(0, 256, (70, 33, 3)).astype(np.uint8)
+    data = cwic.encode(image, model=out.name, models_dir=out.parent, quality=40)
+    assert cwic.decode(data, models_dir=out.parent).shape == image.shape
+    assert cwic.inspect(data).model_id == out.name
+
+
+def test_the_map_alone_is_trained_in_its_stage(made):
+    folder, checkpoint, _ = made
+    rows = [json.loads(line) for line in (checkpoint.parent / "log.jsonl").read_text().splitlines()]
+    parts = [row for row in rows if "map_bpp" in row]
+    assert [row["step"] for row in parts] == [2, 3]
+    assert parts[0]["map_bpp"] == 0  # it starts uniform
+    assert all(math.isfinite(row["loss"]) for row in parts)
+    state = trainer.read_checkpoint(checkpoint)
+    assert state["model"]["importance_net.2.weight"].abs().max() > 0
+    trained = {entry["share"] for entry in state["optimizer"]["param_groups"] if entry["lr"] > 0}
+    assert trained  # and nothing else has a learning rate
+    assert {entry["part"] for entry in state["optimizer"]["param_groups"] if entry["lr"] > 0} == {"importance_net"}
+
+
+def test_weights_come_back_out_of_the_bundle(made):
+    """All that the graphs hold in float16 bit for bit; the scales to the integers' step; z's density about."""
+    _, checkpoint, out = made
+    shipped = with_float16_weights(exporter.network_of(trainer.read_checkpoint(checkpoint))).state_dict()
+    found = read_bundle(out)
+    assert found.keys() == shipped.keys()
+    for name, value in shipped.items():
+        if name.startswith("side_"):  # of one photograph
+            assert torch.isfinite(found[name]).all()
+        elif name.startswith("scales."):
+            assert torch.allclose(found[name], value, atol=1e-2)
+        else:
+            assert torch.equal(found[name], value.half().float() if value.dim() > 1 else found[name]), name
+            assert torch.allclose(found[name], value, rtol=1e-3), name
+
+
+def test_a_training_starts_from_a_bundle(made):
+    folder, _, out = made
+    (folder / "more.toml").write_text(RECIPE.format(name="more", init=out.name, lr=0.0))
+    state = trainer.read_checkpoint(trainer.train(folder / "more.toml", runs=folder / "runs", device="cpu"))
+    found = read_bundle(out)
+    assert all(torch.equal(state["model"][name], found[name]) for name in found)
+
+
+def test_what_cannot_start_a_training_is_named(made):
+    folder, _, _ = made
+    (folder / "other.toml").write_text(RECIPE.format(name="other", init="cwic-nowhere", lr=0.0))
+    with pytest.raises(FileNotFoundError, match="'cwic-nowhere' is no run"):
+        trainer.train(folder / "other.toml", runs=folder / "runs", device="cpu")
+    with pytest.raises(ModelError, match="kind 'autoencoder'"):
+        read_bundle(cwic.bundle.PACKAGE_MODELS / "autoencoder-small")
