@@ -12,10 +12,10 @@ from cwic import bundle, cli, codec, demo
 BUNDLES = Path(__file__).parent / "data" / "bundles"
 
 
-@pytest.fixture
-def tiny_bundles(monkeypatch):
+@pytest.fixture(params=["tiny-li2018", "tiny-cwic"])
+def tiny_bundles(request, monkeypatch):
     monkeypatch.setattr(bundle, "PACKAGE_MODELS", BUNDLES)
-    monkeypatch.setattr(bundle, "DEFAULT_MODEL", "tiny-li2018")
+    monkeypatch.setattr(bundle, "DEFAULT_MODEL", request.param)
 
 
 def texture(height, width):
@@ -33,7 +33,8 @@ def test_demo_on_the_photograph_of_the_package(tiny_bundles, tmp_path, monkeypat
     assert cli.main(["demo"]) == 0
     table = capsys.readouterr().out
     assert "512 x 512" in table and "tiny-li2018" in table and "JPEG quality" in table
-    assert "tiny-autoencoder" not in table  # li2018 bundles only
+    assert "tiny-autoencoder" not in table  # it has no map
+    assert all(f"tiny-cwic quality {quality}" in table for quality in demo.QUALITIES)
     data = Path("cwic-demo.cwic").read_bytes()
     assert f" {len(data)} " in table
     with Image.open("cwic-demo.png") as sheet:

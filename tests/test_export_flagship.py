@@ -1,4 +1,4 @@
-"""The flagship from recipe to bundle and back: two steps of training, an export with its proofs, a start from the bundle."""
+"""The flagship from recipe to bundle and back: steps of training, an export with its proofs, a start from a bundle."""
 
 import json
 import math

@@ -1,6 +1,6 @@
 """The flagship's weights out of a published bundle, so that a training can start from what was shipped.
 
-    encoder.onnx, side.onnx, means.onnx, decoder.onnx   hold them in float16 under their own names (`graphs.write_graph`)
+    encoder.onnx, side.onnx, means.onnx, decoder.onnx   hold them in float16, by name (`graphs.name_weights`)
     index.onnx                                          the scales, as the integers that they were rounded to
     tables.npz                                          what was counted of z, which gives its mean and deviation
 

@@ -22,8 +22,8 @@ class Stage:
     lr, lr_end: learning rate of a layer of fan-in 64 (`train.new_optimizer`) after `warmup` steps, and at the
         end of a cosine.
     shares: share of the learning rate for parts of the network (its modules and parameters by name), and "*" for all
-        that are not named, 1 where nothing is said; with 0 a part stays as it is. The gradient through a hard threshold is biased: at the full
-        rate it undoes a good start of all before the quantizers (docs/training.md).
+        that are not named, 1 where nothing is said; with 0 a part stays as it is. The gradient through a hard
+        threshold is biased: at the full rate it undoes a good start of all before the quantizers (docs/training.md).
     threshold_bpp, gamma: r and gamma of the rate loss, r in bits per pixel of raw code (map stages only).
     ssim_weight: weight of 1 - SSIM beside the squared error; 0 is the paper's loss.
     maps: share of the samples that get a random importance map (flagship).

@@ -215,7 +215,7 @@ def read_weights(init: str, recipe_path: Path, runs: Path) -> dict[str, Tensor]:
     for folder in (beside, bundle.PACKAGE_MODELS / init):
         if (folder / bundle.MANIFEST).is_file():
             return read_bundle(folder)
-    raise FileNotFoundError(f"init: {init!r} is no run in {runs}, no checkpoint or bundle beside the recipe, no bundle's id")
+    raise FileNotFoundError(f"init: {init!r} is no run in {runs}, no file beside the recipe, and no installed bundle")
 
 
 def load_matching(network: nn.Module, weights: dict[str, Tensor]) -> None:

@@ -1,0 +1,227 @@
+"""What each choice of the flagship's network is worth: equal short trainings, one for each variant.
+
+    python benchmarks/ablation.py recipes/ablation.toml -o ablation.json [--only NAME ...] [--processes 2]
+
+Every variant is trained as the recipe says, by `cwic_lab.train`, and looked at on the validation split. Printed for
+each: BD-rate by PSNR against the network as it is (densities' rates, before the tables), parameters, kMAC a pixel of
+decoding, and milliseconds that ONNX Runtime takes for the decoder's graphs of 768 x 512 pixels (index, means,
+synthesis; with random weights, which take as long). Runs are kept and not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from cwic_lab import complexity, export_flagship, networks, task, train
+from cwic_lab.evaluate.bdrate import Curve, bd_rate
+from cwic_lab.networks import flagship
+from cwic_lab.networks.flagship import Coded, Flagship
+from cwic_lab.networks.flagship_blocks import Pointwise, rounded
+from cwic_lab.validate import QUALITIES
+
+BASE = "as it is"
+QUALITY_OF_ONE_RATE = 0.4
+MODULES = (flagship, complexity, export_flagship, task)  # where a width may have been imported to
+
+
+class ContextScales(Flagship):
+    """Scales refined by what is decoded already, as most learned codecs do it: no longer exact, step by step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for step in self.means:
+            step[-1] = Pointwise(flagship.CONTEXT, 2 * flagship.LATENTS, zero=True)
+
+    def mean(self, step: int, known: Tensor, features: Tensor) -> Tensor:
+        return self.of_step(self.refined(step, known, features)[0], step)
+
+    def refined(self, step: int, known: Tensor, features: Tensor) -> tuple[Tensor, ...]:
+        """Means, and log factors of the scales."""
+        return self.means[step](torch.cat([known, features], dim=1)).float().chunk(2, dim=1)
+
+    def code(self, latents: Tensor, quality: Tensor, local: Tensor) -> Coded:
+        gain = self.gain(local)
+        side = self.side(latents * gain)
+        features = self.features(rounded(side))
+        scale = self.scale(rounded(side), quality)
+        known, means, factors = (torch.zeros_like(latents) for _ in range(3))
+        for number in range(flagship.STEPS):
+            mean, factor = self.refined(number, known, features)
+            mean = self.of_step(mean, number)
+            found = mean + rounded((latents - mean) * gain) / gain
+            known, means = known + self.of_step(found, number), means + mean
+            factors = factors + self.of_step(factor, number)
+        scale = (scale * factors.exp()).clamp(min=0.11)
+        return Coded(self.synthesis(known, local), (latents - means) * gain, scale, side)
+
+
+class NoLinearWay(Flagship):
+    """Both transforms without the linear way around them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for end in (self.encoder_out, self.decoder_out):
+            nn.init.normal_(end.weight, std=end.weight.shape[1] ** -0.5)
+
+    def start_transform(self, planes: Tensor) -> None:
+        with torch.no_grad():
+            self.log_gain.add_(3.0)  # about what latents of deviation 1 need
+            self.start.basis.zero_()
+            self.start.inverse.zero_()
+
+
+def one_rate(*arguments: Any) -> task.FlagshipDraws:
+    """Draws of a single quality, under a uniform map."""
+    draws = task.FlagshipTask.draw(*arguments)
+    quality = torch.full_like(draws.quality, QUALITY_OF_ONE_RATE)
+    return draws._replace(quality=quality, local=quality.expand_as(draws.local))
+
+
+def constants(**values: int) -> Callable[[], None]:
+    """A variant of other widths."""
+
+    def change() -> None:
+        for module in MODULES:
+            for name, value in values.items():
+                if hasattr(module, name):
+                    setattr(module, name, value)
+
+    return change
+
+
+def network(kind: type[Flagship]) -> Callable[[], None]:
+    """A variant with another network."""
+    return lambda: networks.KINDS.update(cwic=kind)
+
+
+def only_one_rate() -> None:
+    class OneRate(task.FlagshipTask):
+        draw = staticmethod(lambda *given: one_rate(task.FlagshipTask(), *given))  # type: ignore[assignment]
+
+    train.task_of = lambda kind: OneRate()  # type: ignore[assignment]
+
+
+VARIANTS: dict[str, Callable[[], None]] = {
+    BASE: lambda: None,
+    "width at 1/8: 96": constants(WIDTH8=96),
+    "width at 1/8: 160": constants(WIDTH8=160),
+    "width at 1/16: 160": constants(WIDTH16=160),
+    "width at 1/16: 288": constants(WIDTH16=288),
+    "blocks: 2 + 2": constants(BLOCKS8=2, BLOCKS16=2),
+    "blocks: 4 + 4": constants(BLOCKS8=4, BLOCKS16=4),
+    "blocks: 1 + 4": constants(BLOCKS8=1, BLOCKS16=4),
+    "channels of y: 192": constants(LATENTS=192),
+    "channels of y: 256": constants(LATENTS=256),
+    "mean steps: 1": constants(STEPS=1),
+    "mean steps: 2": constants(STEPS=2),
+    "context of means: 96": constants(CONTEXT=96),
+    "side channels: 48": constants(SIDE=48),
+    "no linear way": network(NoLinearWay),
+    "scales with context": network(ContextScales),
+    "one rate": only_one_rate,
+}
+
+
+def train_variant(recipe: Path, runs: Path) -> None:
+    """One process of a variant's training."""
+    train.train(recipe, runs=runs)
+
+
+def curve_of(log: Path) -> Curve:
+    """The last validation of a run."""
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    points = [row["validation"] for row in rows if "validation" in row][-1]
+    return Curve([p["raw_bpp"] for p in points], [p["psnr"] for p in points])
+
+
+def decode_milliseconds(made: Flagship, runs: int = 9) -> float:
+    """Median time of index, means and synthesis of 768 x 512 pixels in ONNX Runtime."""
+    latents = np.zeros((1, flagship.LATENTS, 32, 48), np.float32)
+    given = {
+        "side": np.zeros((1, flagship.SIDE, 8, 12), np.float32), "latents": latents, "residual": latents,
+        "dead_zone": latents, "quality": np.full((1, 1, 32, 48), 0.5, np.float32),
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        export_flagship.write_graphs(made, Path(folder))
+        sessions = [
+            onnxruntime.InferenceSession(Path(folder) / name, providers=["CPUExecutionProvider"])
+            for name in ("index.onnx", "means.onnx", "decoder.onnx")
+        ]
+
+    def decode() -> float:
+        start = time.perf_counter()
+        for session in sessions:
+            session.run(None, {each.name: given[each.name] for each in session.get_inputs()})
+        return 1000 * (time.perf_counter() - start)
+
+    decode()
+    return statistics.median(decode() for _ in range(runs))
+
+
+def measure(name: str, recipe: Path, runs: Path) -> dict[str, Any]:
+    """A variant's parameters, complexity and time, and its curve."""
+    VARIANTS[name]()
+    made: Any = networks.build("cwic").eval()
+    row: dict[str, Any] = {"parameters": sum(p.numel() for p in made.parameters())}
+    row |= {"kmac_decode": complexity.kmac_per_pixel(made)["decode"]}
+    if not isinstance(made, ContextScales):  # whose graphs would alternate with the entropy decoder
+        row |= {"decode_ms": decode_milliseconds(made)}
+    return row | {"curve": curve_of(runs / name.replace(" ", "-") / "ablation" / "log.jsonl")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("-o", "--output", type=Path, default=Path("ablation.json"))
+    parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=VARIANTS, metavar="NAME")
+    parser.add_argument("--processes", type=int, default=2, help="of each training (torchrun)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/ablation"))
+    parser.add_argument("--variant", help=argparse.SUPPRESS)
+    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.variant and arguments.measure:
+        print(json.dumps(measure(arguments.variant, arguments.recipe, arguments.runs)))
+        return
+    if arguments.variant:
+        VARIANTS[arguments.variant]()
+        train_variant(arguments.recipe, arguments.runs / arguments.variant.replace(" ", "-"))
+        return
+    rows = {}
+    for name in dict.fromkeys([BASE, *arguments.only]):
+        own = [__file__, str(arguments.recipe), "--runs", str(arguments.runs), "--variant", name]
+        torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={arguments.processes}"]
+        subprocess.run([*torchrun, *own], check=True)
+        done = subprocess.run([sys.executable, *own, "--measure"], check=True, capture_output=True, text=True)
+        rows[name] = json.loads(done.stdout.splitlines()[-1])
+        arguments.output.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+        print(line_of(name, rows), flush=True)
+
+
+def line_of(name: str, rows: dict[str, dict[str, Any]]) -> str:
+    """A variant's row of the table."""
+    row, base = rows[name], Curve(*rows[BASE]["curve"])
+    rate = bd_rate(Curve(*row["curve"]), base)
+    if name == "one rate":  # a point beside the curve: at its PSNR
+        bpp, psnr = (values[QUALITIES.index(QUALITY_OF_ONE_RATE)] for values in row["curve"])
+        rate = bpp / float(np.exp(np.interp(psnr, base.quality, np.log(base.bpp)))) - 1
+    took = f"{row['decode_ms']:.0f} ms" if "decode_ms" in row else "-"
+    size = f"{row['parameters'] / 1e6:5.2f} M  {row['kmac_decode']:5.1f} kMAC/px"
+    return f"{name:24} {100 * rate:+6.1f} %  {size}  {took}"
+
+
+if __name__ == "__main__":
+    main()

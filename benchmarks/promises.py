@@ -1,0 +1,107 @@
+"""What two promises of the flagship cost, on validation photographs and with the trained network.
+
+    python benchmarks/promises.py runs/cwic-psnr/last.pt cwic-psnr --data FOLDER [--photos 8] [--models DIR]
+
+- *Exact everywhere*: bits of the same symbols with the table index that the integer network gives, and with the one
+  that the float network would give.
+- *A coded map*: the bytes of the bundle's own map, and what it brings: BD-rate by MS-SSIM and by PSNR of real files
+  with `--importance auto` against `uniform`.
+What one rate or scales with context would bring is in benchmarks/ablation.py: those networks have to be trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import cwic
+from cwic import bundle, flagship, importance, metrics, pixels
+from cwic.entropy import cost
+from cwic.symbols import QUALITY_MAX
+from cwic_lab.data import open_data, validation_images
+from cwic_lab.evaluate.bdrate import Curve, bd_rate, similarity_db
+from cwic_lab.export import network_of
+from cwic_lab.networks.flagship_index import SMALLEST, STEP, TABLES
+from cwic_lab.recipe import parse_recipe
+from cwic_lab.train import read_checkpoint
+
+QUALITIES = (10, 25, 40, 55, 70, 85)
+
+
+def float_index(network: torch.nn.Module, found: flagship.Symbols) -> NDArray[np.uint8]:
+    """The table index uint8 [C,h,w] that the float network would choose."""
+    side = torch.from_numpy(found.side.astype(np.float32))[None]
+    with torch.no_grad():
+        scale = network.scale(side, torch.full((1, 1, 1, 1), found.quality / QUALITY_MAX))[0].numpy()
+    index = np.rint(np.log(scale / SMALLEST) / STEP).clip(0, TABLES - 1).astype(np.uint8)
+    index[(index == 0) & (found.residual != 0)] = 1  # index 0 codes nothing
+    return index
+
+
+def index_rows(network: torch.nn.Module, loaded: bundle.Bundle, images: list[NDArray[np.uint8]]) -> None:
+    """Print bits with either index at each quality."""
+    for quality in QUALITIES:
+        exact = free = 0.0
+        for image in images:
+            picture = flagship.Picture(pixels.to_planes(image, flagship.SIDE_STRIDE), loaded)
+            found, _ = picture.code(quality * 100, importance.uniform(picture.shape))
+            indices = flagship.table_indices(found, loaded), float_index(network, found)
+            bits = [
+                cost.cost_of_latents(found.side, found.residual, index, found.quality, loaded.tables).sum()
+                for index in indices
+            ]
+            exact, free = exact + bits[0], free + bits[1]
+        cost_of_exactness = f"{100 * (exact / free - 1):+.3f} %"
+        print(f"quality {quality:3}: integers {exact:12.0f} bits, floats {free:12.0f}: {cost_of_exactness}")
+
+
+def map_rows(loaded: bundle.Bundle, images: list[NDArray[np.uint8]], models: Path | None) -> None:
+    """Print the map's share of the bytes at each quality, and the BD-rates of `auto`."""
+    curves: dict[str, list[list[float]]] = {"auto": [], "uniform": []}
+    for quality in QUALITIES:
+        share = 0.0
+        for drawn, curve in curves.items():
+            files = [
+                cwic.encode(image, model=loaded.id, models_dir=models, quality=quality, importance=drawn)
+                for image in images
+            ]
+            decoded = [cwic.decode(data, models_dir=models) for data in files]
+            infos = [cwic.inspect(data) for data in files]
+            if drawn == "auto":
+                share = sum(info.chunks.get("IMAP", 0) for info in infos) / sum(info.n_bytes for info in infos)
+            pairs = list(zip(images, decoded, strict=True))
+            curve.append([
+                float(np.mean([info.bits_per_pixel for info in infos])),
+                float(np.mean([metrics.psnr(*pair) for pair in pairs])),
+                float(similarity_db([np.mean([metrics.ms_ssim(*pair) for pair in pairs])])[0]),
+            ])  # fmt: skip
+        print(f"quality {quality:3}: the map has {100 * share:.2f} % of the bytes")
+    for place, name in ((1, "PSNR"), (2, "MS-SSIM")):
+        auto, uniform = (
+            Curve([p[0] for p in points], [p[place] for p in points]) for points in (curves["auto"], curves["uniform"])
+        )
+        print(f"auto against uniform by {name}: {100 * bd_rate(auto, uniform):+.2f} %")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("model")
+    parser.add_argument("--data", type=Path, default=Path(), help="what the recipe's paths are relative to")
+    parser.add_argument("--models", type=Path)
+    parser.add_argument("--photos", type=int, default=8)
+    arguments = parser.parse_args()
+    state = read_checkpoint(arguments.checkpoint)
+    _, valid = open_data(parse_recipe(state["recipe"]).data, root=arguments.data)
+    images = validation_images(valid, arguments.photos)
+    loaded = bundle.load(arguments.model, arguments.models)
+    index_rows(network_of(state), loaded, images)
+    map_rows(loaded, images, arguments.models)
+
+
+if __name__ == "__main__":
+    main()
