@@ -85,16 +85,19 @@ def name_weights(model: onnx.ModelProto, network: nn.Module) -> None:
 
     Torch's exporter folds what only changes their shape, and the name is lost with it; they are known by their values.
     """
-    named = {key: value.numpy() for key, value in network.state_dict().items()}
-    new = {}
+    taken = {weight.name for weight in model.graph.initializer}
+    lost = {
+        f"{NAMED}{key}": value.numpy() for key, value in network.state_dict().items() if f"{NAMED}{key}" not in taken
+    }
+    new: dict[str, str] = {}
     for weight in model.graph.initializer:
+        if weight.name.startswith(NAMED):
+            continue
         values = np.squeeze(numpy_helper.to_array(weight))
-        for name, own in named.items():
-            if weight.name.startswith(NAMED) or own.size != values.size:
-                continue
-            for ending, shaped in (("", own), (TRANSPOSED, own.T)):
-                if np.array_equal(np.squeeze(shaped), values) and f"{NAMED}{name}{ending}" not in new.values():
-                    new.setdefault(weight.name, f"{NAMED}{name}{ending}")
+        for name, own in lost.items():
+            for full, shaped in ((name, own), (name + TRANSPOSED, own.T)):
+                if full not in new.values() and np.array_equal(np.squeeze(shaped), values):
+                    new.setdefault(weight.name, full)
     for weight in model.graph.initializer:
         weight.name = new.get(weight.name, weight.name)
     for node in model.graph.node:
