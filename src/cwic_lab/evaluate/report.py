@@ -59,7 +59,7 @@ class Findings:
 def write(out: Path, title: str, codecs: Sequence[Codec], images: Mapping[str, Pixels], findings: Findings) -> None:
     """Write out/index.html and the pictures of `images` beside it."""
     parts = [
-        f"<h1>{escape(title)}: {findings.n_images} images, real files</h1>",
+        f"<h1>{escape(title)}: {_images(findings)}, real files</h1>",
         "<p>Rates are lengths of files on disk, headers and map included. Quality is of the decoded 8-bit picture;"
         " means over the images.</p>",
         *_plots(findings),
@@ -98,7 +98,7 @@ def _plots(findings: Findings) -> Iterable[str]:
     for name, plot in PLOTS.items():
         links = ", ".join(f'<a href="{name}{suffix}">{suffix[1:].upper()}</a>' for suffix in SUFFIXES)
         picture = f'<img src="{name}.svg" alt="{NAMES[plot.key]} against rate">'
-        yield f"<figure>{picture}<figcaption>Mean of {findings.n_images} images: {links}</figcaption></figure>"
+        yield f"<figure>{picture}<figcaption>Mean of {_images(findings)}: {links}</figcaption></figure>"
     yield "</div>"
     if findings.reference:
         point = findings.reference
@@ -199,6 +199,10 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """Rows of HTML under a head of plain text."""
     rows = "".join("<tr><td>" + "<td>".join(cells) + "</tr>" for cells in body)
     return f'<div class="scroll"><table><tr><th>{"<th>".join(map(escape, head))}</tr>{rows}</table></div>'
+
+
+def _images(findings: Findings) -> str:
+    return "1 image" if findings.n_images == 1 else f"{findings.n_images} images"
 
 
 def _number(value: float, digits: int) -> str:
