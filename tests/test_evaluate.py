@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
 from cwic import metrics  # noqa: E402
-from cwic_lab.evaluate import codecs, rd  # noqa: E402
+from cwic_lab.evaluate import codecs, plots, rd  # noqa: E402
 
 
 def picture(height, width, seed):
@@ -62,7 +62,7 @@ def test_rows_plots_and_page(folder, tmp_path, monkeypatch):
     jpeg = [mean for mean in means if mean["codec"] == "jpeg"]
     assert jpeg[0]["ssim"] < jpeg[1]["ssim"] and jpeg[0]["images"] == 2
     page = (out / "index.html").read_text()
-    for name in ("rd-ssim.svg", "rd-psnr.svg", "pictures/a-autoencoder-small-0.png"):
+    for name in ("rd-ssim.svg", "rd-psnr.pdf", "pictures/a/original.png", "pictures/a/1/autoencoder-small.png"):
         assert name in page and (out / name).stat().st_size > 500
     assert "autoencoder-small" in text and "against jpeg2000" in text and "image by image" in text
     assert "jpeg at " in page and "MS-SSIM</tr>" in page  # the table of one image's files
@@ -172,7 +172,7 @@ def test_images_of_one_stem_both_count_and_broken_ones_are_reported(folder, capl
 
 def test_small_grey_pictures_leave_valid_json_and_a_page(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(rd, "find_codecs", few)
-    monkeypatch.setattr(rd, "plot", lambda *_: None)
+    monkeypatch.setattr(plots, "draw", lambda *_: None)
     shutil.rmtree(folder)
     folder.mkdir()
     Image.fromarray(picture(40, 48, 1)[..., 0]).save(folder / 'g"1#.png')
@@ -180,12 +180,12 @@ def test_small_grey_pictures_leave_valid_json_and_a_page(folder, tmp_path, monke
     rows = json.loads((tmp_path / "out" / "rows.json").read_text(), parse_constant=pytest.fail)["rows"]
     assert rows[0]["ms_ssim"] is None and rows[0]["ssim"] > 0  # too small for five scales
     page = (tmp_path / "out" / "index.html").read_text()
-    assert "pictures/g%221%23-autoencoder-small-1.png" in page and 'g"1#' not in page
+    assert "pictures/g%221%23/1/autoencoder-small.png" in page and 'g"1#' not in page
 
 
 def test_the_authors_point_is_shown_on_their_crops_only(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(rd, "find_codecs", few)
-    monkeypatch.setattr(rd, "plot", lambda *_: None)
+    monkeypatch.setattr(plots, "draw", lambda *_: None)
     monkeypatch.setattr(rd, "AUTHORS_CROP", (192, 164))
     for crop, expected in (((192, 164), True), ((168, 168), False)):
         rd.evaluate(folder, ["jpeg"], tmp_path / "out", crop=crop, pictures=0)

@@ -25,7 +25,7 @@ def draw(
     """
     rates = np.asarray(bits, np.float64) / stride**2
     top = max(float(rates.max()), 1e-9)
-    overlay = _colours(rates / top).repeat(stride, axis=0).repeat(stride, axis=1)
+    overlay = overlay_of(bits, stride, top).repeat(stride, axis=0).repeat(stride, axis=1)
     height, width = picture.shape[:2]
     grey = (picture.mean(axis=2) if picture.ndim == 3 else picture)[:, :, None]
     blended = OPACITY * overlay[:height, :width] + (1 - OPACITY) * grey
@@ -46,6 +46,14 @@ def draw(
         pen.line((left + BAR_WIDTH, y, left + BAR_WIDTH + 4, y), fill="black")
         pen.text((left + BAR_WIDTH + 8, y - 7), f"{share * top:.2f}", fill="black", font=small)
     return np.asarray(sheet)
+
+
+def overlay_of(bits: NDArray[np.floating], stride: int, top: float) -> NDArray[np.uint8]:
+    """The map alone, a pixel for each block: uint8 [h,w,3].
+
+    bits: as for draw. top: the bits per pixel that the last colour stands for, above 0 and not below the largest.
+    """
+    return _colours(np.asarray(bits, np.float64) / stride**2 / top).round().astype(np.uint8)
 
 
 def _colours(share: NDArray[np.float64]) -> NDArray[np.float64]:

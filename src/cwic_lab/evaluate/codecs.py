@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import cwic
-from cwic import bundle
+from cwic import bundle, flagship
+from cwic import codec as runtime
+from cwic.errors import TargetUnreachable
+from cwic.symbols import QUALITY_MAX
 
 Pixels = NDArray[np.uint8]
 
@@ -51,6 +54,25 @@ class Cwic:
 
     def decode(self, data: bytes) -> Pixels:
         return cwic.decode(data, models_dir=self.models_dir)
+
+    def bits_per_block(self, data: bytes) -> NDArray[np.float64]:
+        """Where a file's bits went, [h,w]: those of each block of stride x stride pixels."""
+        return runtime.bits_per_block(data, models_dir=self.models_dir)
+
+    def of_size(self, image: Pixels, n_bytes: int) -> tuple[bytes, float] | None:
+        """A file of at most n_bytes and little less, and its quality 0..100.
+
+        None for a bundle of one rate, and where no quality gives this picture so many or so few bytes.
+        """
+        if self.kind != "cwic":
+            return None
+        try:
+            data = cwic.encode(image, model=self.name, size=n_bytes, models_dir=self.models_dir)
+        except TargetUnreachable:
+            return None
+        found = runtime.decode_symbols(data, models_dir=self.models_dir)
+        assert isinstance(found, flagship.Symbols)
+        return data, found.quality * 100 / QUALITY_MAX
 
 
 @dataclass(frozen=True)
@@ -148,11 +170,14 @@ def find_codecs(names: Sequence[str], models_dir: Path | None = None) -> list[Co
     return list(chosen.values())
 
 
-def match_bytes(codec: Codec, image: Pixels, n_bytes: int) -> tuple[bytes, float]:
-    """The classical codec's largest file of at most n_bytes, and its setting; its smallest if none fits.
+def match_bytes(codec: Codec, image: Pixels, n_bytes: int) -> tuple[bytes, float] | None:
+    """The codec's largest file of at most n_bytes, and its setting.
 
-    Found by halving, as files grow with the setting. JPEG 2000 stops within 0.1 % of n_bytes or after 16 files.
+    A classical codec gives its smallest file if none fits, a bundle None (`Cwic.of_size`). Found by halving, as files
+    grow with the setting. JPEG 2000 stops within 0.1 % of n_bytes or after 16 files.
     """
+    if isinstance(codec, Cwic):
+        return codec.of_size(image, n_bytes)
     if codec.name != "jpeg2000":
         low, high = 1, 96 if codec.name == "jpeg" else 101
         while high - low > 1:

@@ -1,4 +1,4 @@
-"""Rate and distortion over a folder: rows for every image and setting, set means, plots, and the equal-rate table."""
+"""Rate and distortion over a folder: rows for every image and setting, set means, and the equal-rate tables."""
 
 from __future__ import annotations
 
@@ -7,25 +7,21 @@ import fnmatch
 import itertools
 import json
 import logging
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cwic import imagefile, metrics
+from cwic import imagefile
 from cwic.errors import CodecError
-from cwic_lab.evaluate import report
+from cwic_lab.evaluate import plots, report
 from cwic_lab.evaluate.anchors import read_anchors
-from cwic_lab.evaluate.bdrate import bd_table, bd_text
-from cwic_lab.evaluate.codecs import CLASSICAL, Codec, find_codecs
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  (the backend must be chosen first)
+from cwic_lab.evaluate.bdrate import QUALITIES, bd_table, bd_text
+from cwic_lab.evaluate.codecs import CLASSICAL, find_codecs
+from cwic_lab.evaluate.measure import measure
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +29,6 @@ Pixels = NDArray[np.uint8]
 Row = dict[str, Any]
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm"}
-QUALITIES = {"psnr": "PSNR, dB", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
 FIGURES = ("bytes", "bpp", "psnr", "mse", "ssim", "ms_ssim", "encode_s", "decode_s")
 # Li et al., model 5 on the 752x496 crops, computed from the authors' own pictures and counted bits.
 AUTHORS_CROP = (752, 496)
@@ -45,7 +40,7 @@ def evaluate(
     models_dir: Path | None = None, crop: tuple[int, int] | None = None, pictures: int = 4,
     anchors: Path | None = None, curves: Sequence[str] = (), against: str | None = None,
 ) -> str:  # fmt: skip
-    """Evaluate codecs over the images of a folder; leaves rows.csv, rows.json, rd-*.png/svg and index.html in `out`.
+    """Evaluate codecs over a folder's images; leaves rows.csv, rows.json, rd-*.png/svg/pdf and index.html in `out`.
 
     codecs: names or patterns. crop: (width, height) of a centre crop. pictures: how many images the page shows.
     anchors: published curves (`anchors.read_anchors`); those whose names match the patterns `curves` are shown beside
@@ -79,10 +74,10 @@ def evaluate(
     finite = {name: _finite(table) for name, table in tables.items()}
     (out / "rows.json").write_text(json.dumps(finite, indent=1), encoding="utf-8")
     reference = AUTHORS if crop == AUTHORS_CROP else None
-    for quality in QUALITIES:
-        plot(means, shown_curves, quality, out / f"rd-{quality}", len(images), reference)
+    plots.draw(out, means, shown_curves, reference)
     shown = dict(list(images.items())[:pictures])
-    report.write(out, folder.name, chosen, shown, means, compared, by_image, len(images), reference)
+    findings = report.Findings(len(images), means, compared, by_image, saved, against or "", reference)
+    report.write(out, folder.name, chosen, shown, findings)
     return as_text(means, compared, by_image) + bd_text(saved, against or "")
 
 
@@ -112,27 +107,6 @@ def centre(image: Pixels, crop: tuple[int, int] | None) -> Pixels:
         raise ValueError(f"image is {width}x{height}, smaller than the crop {wide}x{high}")
     top, left = (height - high) // 2, (width - wide) // 2
     return np.ascontiguousarray(image[top : top + high, left : left + wide])
-
-
-def measure(codec: Codec, setting: float, name: str, image: Pixels, files: Path) -> Row:
-    """One image at one setting, through a file on disk. SSIM or MS-SSIM is NaN for a picture too small for it."""
-    files.mkdir(parents=True, exist_ok=True)
-    path = files / f"{name}-{codec.name}"
-    start = time.perf_counter()
-    imagefile.write_bytes(path, codec.encode(image, setting))
-    middle = time.perf_counter()
-    decoded = codec.decode(path.read_bytes())
-    end = time.perf_counter()
-    n_bytes = path.stat().st_size
-    small = min(image.shape[:2])
-    return {
-        "image": name, "codec": codec.name, "setting": setting, "width": image.shape[1], "height": image.shape[0],
-        "bytes": n_bytes, "bpp": 8 * n_bytes / (image.shape[0] * image.shape[1]),
-        "psnr": metrics.psnr(image, decoded), "mse": metrics.mse(image, decoded),
-        "ssim": metrics.ssim(image, decoded) if small >= 11 else float("nan"),
-        "ms_ssim": metrics.ms_ssim(image, decoded) if small >= 161 else float("nan"),
-        "encode_s": middle - start, "decode_s": end - middle,
-    }  # fmt: skip
 
 
 def set_means(rows: Sequence[Row]) -> list[Row]:
@@ -221,41 +195,6 @@ def image_by_image(rows: Sequence[Row]) -> list[Row]:
             result[f"{quality}_gain"] = None if there is None else ours - there
         compared.append(result)
     return compared
-
-
-def plot(
-    means: Sequence[Row], published: dict[str, dict[str, list[float]]], quality: str, path: Path, n_images: int,
-    reference: Row | None,
-) -> None:  # fmt: skip
-    """Quality against rate as path.png and path.svg.
-
-    Bundles with one rate are joined to their kind; classical codecs are grey, published curves dashed.
-    """
-    figure, axes = plt.subplots(figsize=(6, 4.2), layout="constrained")
-    shades = np.linspace(0.7, 0.2, len(CLASSICAL))
-    styles = {name: (f"{shade:.2f}", mark) for name, shade, mark in zip(CLASSICAL, shades, "s^vDPX", strict=True)}
-    families: dict[str, list[Row]] = {}
-    names = [mean["codec"] for mean in means]
-    for mean in means:
-        name = mean["codec"]
-        families.setdefault(name if names.count(name) > 1 else name.split("-")[0], []).append(mean)
-    for name, curve in published.items():
-        if quality in curve:
-            axes.plot(curve["bpp"], curve[quality], "--", linewidth=1, label=name.rsplit("/")[-1])
-    for name, group in families.items():
-        colour, marker = styles.get(name, (None, "o"))
-        group = sorted(group, key=lambda mean: mean["bpp"])
-        axes.plot([m["bpp"] for m in group], [m[quality] for m in group], marker=marker, color=colour,
-                  label=name, markersize=4, linewidth=1.4)  # fmt: skip
-    if reference:
-        axes.plot(reference["bpp"], reference[quality], "k*", markersize=9, label="Li et al., model 5 (bits counted)")
-    axes.set(xlabel="bits per pixel", ylabel=QUALITIES[quality], title=f"mean of {n_images} images, real files")
-    axes.set_xlim(0, 1.5)
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
-    for suffix in (".png", ".svg"):
-        figure.savefig(path.with_suffix(suffix), dpi=150)
-    plt.close(figure)
 
 
 def as_text(means: Sequence[Row], compared: Sequence[Row], by_image: Sequence[Row]) -> str:

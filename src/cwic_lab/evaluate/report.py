@@ -1,151 +1,214 @@
-"""The page: tables, plots, and pictures of each codec at equal rate with difference and importance map."""
+"""The page: tables, plots, and for each image a viewer of two codecs at equal rate, with all pictures below it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cwic import codec as runtime
-from cwic import imagefile, mapview, metrics
-from cwic_lab.evaluate.codecs import Codec, Cwic, match_bytes
+from cwic_lab.evaluate import viewer
+from cwic_lab.evaluate.bdrate import QUALITIES
+from cwic_lab.evaluate.codecs import Codec
+from cwic_lab.evaluate.plots import PLOTS, SUFFIXES
 
 Pixels = NDArray[np.uint8]
 Row = dict[str, Any]
 
-AMPLIFIED = 4
+NAMES = {"psnr": "PSNR, dB", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
+DIGITS = {"psnr": 2, "ssim": 4, "ms_ssim": 4}
 STYLE = """
-:root { font: 15px/1.5 system-ui, sans-serif; color: #1b1f24; }
-body { max-width: 1280px; margin: 2rem auto; padding: 0 1.5rem; }
-h1 { font-size: 1.7rem; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #d0d7de; padding-bottom: .3rem; }
+:root { font: 15px/1.5 system-ui, sans-serif; color: #1b1f24; background: #fff; }
+body { max-width: 1160px; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.7rem; line-height: 1.25; }
+h2 { margin-top: 2.5rem; border-bottom: 1px solid #d0d7de; padding-bottom: .3rem; }
+p { max-width: 46rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #eaeef2; }
-th:first-child, td:first-child { text-align: left; } th { background: #f6f8fa; }
+th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #eaeef2; }
+th { background: #f6f8fa; font-weight: 600; vertical-align: bottom; }
+:is(th, td):is(.text, :first-child):not(.number) { text-align: left; }
+th[colspan] { text-align: center; } .scroll td { white-space: nowrap; }
+.scroll { overflow-x: auto; }
 .win { color: #116329; font-weight: 600; } .loss { color: #a40e26; }
-.row { display: flex; flex-wrap: wrap; gap: 12px; } figure { margin: 0; }
-.plots figure { flex: 1 1 380px; } .pictures { display: grid; grid-template-columns: repeat(3, 1fr); }
-img { width: 100%; height: auto; border-radius: 4px; } figcaption { font-size: .85rem; color: #57606a; }
+figure { margin: 0; } figcaption { font-size: .85rem; color: #57606a; }
+img { width: 100%; height: auto; border-radius: 4px; }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(30rem, 100%), 1fr)); gap: 2rem; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); gap: 12px; }
+details { margin: 1rem 0; } summary { cursor: pointer; color: #0969da; }
 """
 
 
-def write(
-    out: Path, title: str, codecs: Sequence[Codec], images: Mapping[str, Pixels], means: Sequence[Row],
-    compared: Sequence[Row], by_image: Sequence[Row], n_images: int, reference: Row | None,
-) -> None:  # fmt: skip
-    """Write out/index.html and the pictures beside it."""
-    (out / "pictures").mkdir(exist_ok=True)
+@dataclass(frozen=True)
+class Findings:
+    """What was measured over the whole set: the tables of rows.json by their names, and the anchor of the BD-rates."""
+
+    n_images: int
+    means: Sequence[Row]
+    at_equal_rate: Sequence[Row]
+    image_by_image: Sequence[Row]
+    bd_rate: Sequence[Row]
+    against: str
+    reference: Mapping[str, float] | None
+
+
+def write(out: Path, title: str, codecs: Sequence[Codec], images: Mapping[str, Pixels], findings: Findings) -> None:
+    """Write out/index.html and the pictures of `images` beside it."""
     parts = [
-        f"<h1>{escape(title)}: {n_images} images, real files</h1>",
+        f"<h1>{escape(title)}: {_images(findings)}, real files</h1>",
         "<p>Rates are lengths of files on disk, headers and map included. Quality is of the decoded 8-bit picture;"
         " means over the images.</p>",
-        "<h2>At equal rate</h2>",
-        "<p>JPEG and JPEG 2000 between their measured points, linear in log rate; a dash where the rate lies outside"
-        " them. Green: the bundle is better; red: the other.</p>",
-        _equal_rate_table(compared),
-        "<h3>Image by image</h3>",
-        "<p>Each file against the same image's own JPEG and JPEG 2000 curves at the rate of that file; then the means."
-        " It does not matter here how a codec shares its bits among the images.</p>",
-        _equal_rate_table(by_image),
-        '<h2>Rate and distortion</h2><div class="row plots">',
-        *(f'<figure><img src="rd-{quality}.svg" alt="{quality}"></figure>' for quality in ("ssim", "ms_ssim", "psnr")),
-        "</div>",
+        *_plots(findings),
+        *_bd_rates(findings),
+        *_equal_rates(findings),
     ]
-    if reference:
-        parts.append(
-            f"<p>The authors' own point on these crops, bits counted and not written: {reference['bpp']:.3f} bpp,"
-            f" {reference['psnr']:.2f} dB, SSIM {reference['ssim']:.3f}, MS-SSIM {reference['ms_ssim']:.3f}.</p>"
-        )
+    if images:
+        parts += _viewers(out, codecs, images, findings.means)
+    parts += ["<h2>All points</h2>", _means_table(findings.means)]
+    head = (
+        "<!doctype html><html lang='en'><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<title>{escape(title)}</title><style>{STYLE}</style>{viewer.head() if images else ''}"
+    )
+    (out / "index.html").write_text(head + "\n".join(parts) + "</html>\n", encoding="utf-8")
+
+
+def _viewers(
+    out: Path, codecs: Sequence[Codec], images: Mapping[str, Pixels], means: Sequence[Row]
+) -> Iterable[str]:  # fmt: skip
+    yield (
+        "<h2>Two codecs at equal rate</h2><p>One file sets the size at each rate; the others have at most as many"
+        " bytes, as close as their settings come. A classical codec whose smallest file is larger is shown with that"
+        " one; a bundle that cannot meet the size is left out.</p>"
+    )
+    anchors = viewer.anchors(codecs, means)
     for name, image in images.items():
-        parts.append(f"<h2>{escape(name)}</h2>")
-        parts += [_pictures(out, name, image, bundle, codecs) for bundle in codecs if isinstance(bundle, Cwic)]
-    parts += ["<h2>All points</h2>", _means_table(means)]
-    page = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape(title)}</title><style>{STYLE}</style>"
-    (out / "index.html").write_text(page + "\n".join(parts) + "</html>\n", encoding="utf-8")
+        rates = [viewer.at_equal_rate(image, anchor, setting, codecs) for anchor, setting in anchors]
+        rates.sort(key=lambda files: files[0].n_bytes)
+        told = viewer.write_pictures(out, name, image, rates)
+        yield f"<h3>{escape(name)}</h3>{viewer.html(told)}{_all_pictures(told)}"
 
 
-def _pictures(out: Path, name: str, image: Pixels, bundle: Cwic, codecs: Sequence[Codec]) -> str:
-    """Original, decoded, difference, map, and the classical codecs at no more bytes, as a row of figures."""
-    data = bundle.encode(image, bundle.settings[0])
-    decoded = bundle.decode(data)
-    difference = np.clip(127.5 + AMPLIFIED * (decoded.astype(float) - image), 0, 255).astype(np.uint8)
-    shown = [
-        (image, "original"),
-        (decoded, f"{bundle.name}: {_figures(image, decoded, len(data))}"),
-        (difference, f"difference times {AMPLIFIED}, around grey"),
-    ]
-    if bundle.kind != "autoencoder":
-        bits = runtime.bits_per_block(data, models_dir=bundle.models_dir)
-        side = bundle.stride
-        shown.append((mapview.draw(decoded, bits, side), f"bits per pixel of each {side}x{side} block"))
-    files = [_file_row(bundle.name, image, decoded, len(data))]
-    for other in codecs:
-        if not isinstance(other, Cwic):
-            matched, setting = match_bytes(other, image, len(data))
-            picture = other.decode(matched)
-            shown.append((picture, f"{other.name}: {_figures(image, picture, len(matched))}"))
-            files.append(_file_row(f"{other.name} at {setting:.4g}", image, picture, len(matched)))
-    figures = []
-    for number, (picture, caption) in enumerate(shown):
-        file = f"pictures/{name}-{bundle.name}-{number}.png"
-        imagefile.write_image(out / file, picture)
-        figures.append(
-            f'<figure><a href="{quote(file)}"><img src="{quote(file)}" alt="{escape(caption)}" loading="lazy"></a>'
-            f"<figcaption>{escape(caption)}</figcaption></figure>"
+def _plots(findings: Findings) -> Iterable[str]:
+    yield '<h2>Rate and distortion</h2><div class="plots">'
+    for name, plot in PLOTS.items():
+        links = ", ".join(f'<a href="{name}{suffix}">{suffix[1:].upper()}</a>' for suffix in SUFFIXES)
+        picture = f'<img src="{name}.svg" alt="{NAMES[plot.key]} against rate">'
+        yield f"<figure>{picture}<figcaption>Mean of {_images(findings)}: {links}</figcaption></figure>"
+    yield "</div>"
+    if findings.reference:
+        point = findings.reference
+        yield (
+            f"<p>The authors' own point on these crops, bits counted and not written: {point['bpp']:.3f} bpp,"
+            f" {point['psnr']:.2f} dB, SSIM {point['ssim']:.3f}, MS-SSIM {point['ms_ssim']:.3f}.</p>"
         )
-    table = f"<table><tr><th>file<th>bytes<th>bpp<th>PSNR, dB<th>SSIM<th>MS-SSIM</tr>{''.join(files)}</table>"
-    return f'<h3>{escape(bundle.name)}</h3><div class="row pictures">{"".join(figures)}</div>{table}'
 
 
-def _file_row(name: str, image: Pixels, decoded: Pixels, n_bytes: int) -> str:
-    """One file's figures as a row of the table below its pictures; a dash for a picture too small."""
-    side = min(image.shape[:2])
-    cells = [
-        escape(name), str(n_bytes), f"{8 * n_bytes / (image.shape[0] * image.shape[1]):.4f}",
-        f"{metrics.psnr(image, decoded):.2f}",
-        f"{metrics.ssim(image, decoded):.4f}" if side >= 11 else "-",
-        f"{metrics.ms_ssim(image, decoded):.4f}" if side >= 161 else "-",
-    ]  # fmt: skip
-    return "<tr><td>" + "<td>".join(cells) + "</tr>"
+def _bd_rates(findings: Findings) -> Iterable[str]:
+    if not findings.bd_rate:
+        return
+    yield f"<h2>BD-rate against {escape(findings.against)}</h2>"
+    yield (
+        f"<p>By how much files are larger (+) or smaller (-) than those of {escape(findings.against)}, the anchor, at"
+        " equal quality: the mean over the qualities that both curves of set means have, SSIM and MS-SSIM taken in dB."
+        " A dash where they have none in common.</p>"
+    )
+    body = []
+    for row in findings.bd_rate:
+        cells = [escape(row["codec"])]
+        for quality in QUALITIES:
+            value = row[quality]
+            cells.append("-" if math.isnan(value) else _marked(f"{100 * value:+.1f} %", -value))
+        body.append(cells)
+    yield _table(["codec", *(NAMES[quality].split(",")[0] for quality in QUALITIES)], body)
 
 
-def _figures(image: Pixels, decoded: Pixels, n_bytes: int) -> str:
-    rate = 8 * n_bytes / (image.shape[0] * image.shape[1])
-    text = f"{n_bytes} bytes, {rate:.3f} bpp, {metrics.psnr(image, decoded):.2f} dB"
-    return text + (f", SSIM {metrics.ssim(image, decoded):.4f}" if min(image.shape[:2]) >= 11 else "")
+def _equal_rates(findings: Findings) -> Iterable[str]:
+    """Both tables; they are about bundles of one rate, and nothing is said where there is none."""
+    if not findings.at_equal_rate:
+        return
+    yield (
+        "<h2>Bundles of one rate</h2><p>Classical codecs between their measured points, linear in log rate; a dash"
+        " where the rate lies outside them. Green: the bundle is better; red: the other.</p>"
+    )
+    yield _equal_rate_table(findings.at_equal_rate)
+    yield (
+        "<h3>Image by image</h3><p>Each file against the same image's own curve of the other codec, at the rate of that"
+        " file; then the means. It does not matter here how a codec shares its bits among the images. In brackets: in"
+        " how many images, of those whose rate lies inside the other's curve, the bundle has the higher SSIM.</p>"
+    )
+    yield _equal_rate_table(findings.image_by_image)
 
 
 def _equal_rate_table(compared: Sequence[Row]) -> str:
-    names = {"psnr": ("PSNR, dB", 2), "ssim": ("SSIM", 4), "ms_ssim": ("MS-SSIM", 4)}
-    head = "<tr><th rowspan=2>bundle<th rowspan=2>bpp<th rowspan=2>against"
-    head += "".join(f"<th colspan=3>{name}" for name, _ in names.values()) + "</tr><tr>"
-    head += "<th>bundle<th>other<th>difference" * len(names) + "</tr>"
+    head = "<tr><th rowspan=2>bundle<th rowspan=2>bpp<th rowspan=2 class=text>against"
+    head += "".join(f"<th colspan=3>{name}" for name in NAMES.values()) + "</tr><tr>"
+    head += "<th class=number>bundle<th>other<th>difference" + "<th>bundle<th>other<th>difference" * 2 + "</tr>"
     body = []
     for row in compared:
-        wins = f" (SSIM: {row['ssim_wins']} of {row['images']} images)" if "ssim_wins" in row else ""
-        cells = [escape(row["codec"]), f"{row['bpp']:.4f}", escape(row["against"]) + wins]
-        for quality, (_, digits) in names.items():
+        wins = f" ({row['ssim_wins']} of {row['images']})" if "ssim_wins" in row else ""
+        cells = [escape(row["codec"]), _number(row["bpp"], 4), escape(row["against"]) + wins]
+        for quality, digits in DIGITS.items():
             there, gain = row[f"{quality}_there"], row[f"{quality}_gain"]
-            cells.append(f"{row[quality]:.{digits}f}")
-            if there is None:
-                cells += ["-", "-"]
-            else:
-                mark = "win" if gain > 0 else "loss" if gain < 0 else ""
-                cells += [f"{there:.{digits}f}", f'<span class="{mark}">{gain:+.{digits}f}</span>']
-        body.append("<tr><td>" + "<td>".join(cells) + "</tr>")
-    return f"<table>{head}{''.join(body)}</table>"
+            cells.append(_number(row[quality], digits))
+            cells += ["-", "-"] if there is None else [f"{there:.{digits}f}", _marked(f"{gain:+.{digits}f}", gain)]
+        body.append("<tr><td>{}<td>{}<td class=text>{}<td>".format(*cells[:3]) + "<td>".join(cells[3:]) + "</tr>")
+    return f'<div class="scroll"><table>{head}{"".join(body)}</table></div>'
+
+
+def _all_pictures(told: Mapping[str, Any]) -> str:
+    """An image's files as tables and figures, folded: all that the viewer shows, without a script."""
+    parts = []
+    for rate in told["rates"]:
+        figures, rows = [(told["original"], "original")], []
+        for file in rate["files"]:
+            n_bytes, bpp, psnr, ssim, ms_ssim = file["cells"]
+            quality = f"PSNR {psnr} dB, SSIM {ssim}, MS-SSIM {ms_ssim}"
+            figures.append((file["src"], f"{file['label']}: {n_bytes} bytes, {bpp} bpp, {quality}"))
+            rows.append([escape(file["label"]), *file["cells"]])
+        figures += [(other["src"], other["caption"]) for other in rate["more"]]
+        table = _table(["file", "bytes", "bpp", *NAMES.values()], rows)
+        parts.append(f'<h4>{escape(rate["label"])}</h4>{table}<div class="pictures">')
+        parts += [
+            f'<figure><a href="{src}"><img src="{src}" alt="{escape(caption)}" loading="lazy"></a>'
+            f"<figcaption>{escape(caption)}</figcaption></figure>"
+            for src, caption in figures
+        ]
+        parts.append("</div>")
+    return f"<details><summary>All files and pictures of {escape(told['name'])}</summary>{''.join(parts)}</details>"
 
 
 def _means_table(means: Sequence[Row]) -> str:
-    head = "<tr><th>codec<th>setting<th>bpp<th>PSNR<th>of mean MSE<th>SSIM<th>MS-SSIM<th>encode<th>decode</tr>"
+    head = ["codec", "setting", "bpp", "PSNR, dB", "of mean MSE", "SSIM", "MS-SSIM", "encode", "decode"]
     body = [
-        f"<tr><td>{escape(m['codec'])}<td>{m['setting']:g}<td>{m['bpp']:.4f}<td>{m['psnr']:.2f}"
-        f"<td>{m['psnr_of_mean_mse']:.2f}<td>{m['ssim']:.4f}<td>{m['ms_ssim']:.4f}"
-        f"<td>{m['encode_s']:.2f} s<td>{m['decode_s']:.2f} s</tr>"
+        [
+            escape(m["codec"]), f"{m['setting']:g}", f"{m['bpp']:.4f}", f"{m['psnr']:.2f}",
+            f"{m['psnr_of_mean_mse']:.2f}", _number(m["ssim"], 4), _number(m["ms_ssim"], 4),
+            f"{m['encode_s']:.2f} s", f"{m['decode_s']:.2f} s",
+        ]
         for m in means
-    ]
-    return f"<table>{head}{''.join(body)}</table>"
+    ]  # fmt: skip
+    return f"<details><summary>Means of {len(means)} codecs and settings</summary>{_table(head, body)}</details>"
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Rows of HTML under a head of plain text."""
+    rows = "".join("<tr><td>" + "<td>".join(cells) + "</tr>" for cells in body)
+    return f'<div class="scroll"><table><tr><th>{"<th>".join(map(escape, head))}</tr>{rows}</table></div>'
+
+
+def _images(findings: Findings) -> str:
+    return "1 image" if findings.n_images == 1 else f"{findings.n_images} images"
+
+
+def _number(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _marked(text: str, gain: float) -> str:
+    mark = "win" if gain > 0 else "loss" if gain < 0 else ""
+    return f'<span class="{mark}">{text}</span>'
