@@ -170,20 +170,22 @@ class CompressAI:
     def versions(self) -> dict[str, str]:
         return _versions("compressai", "torch", "numpy", "pillow")
 
-    def prepare(self, image: Pixels) -> dict[str, int]:
-        """Write random weights whose symbols are like a trained network's on this picture; returns N and M.
+    def prepare(self, images: list[Pixels]) -> dict[str, int]:
+        """Write random weights that give a plausible rate on these pictures; returns N and M.
 
         As drawn, every y would round to 0. The last layer of the analysis is scaled and shifted, so that each channel
-        of y has mean 0 and standard deviation SPREAD, and the hyper-synthesis says (nearly) so by its last bias.
+        of y has mean 0 and standard deviation SPREAD, and the hyper-synthesis says (nearly) so by its last bias. The
+        first layer's kernels sum to 0: like a trained network, this one has little to say of a bright flat sky.
         """
         import torch
         from compressai.zoo import image_models
 
         torch.manual_seed(1)
         net = image_models[self.name](quality=self.level, pretrained=False).eval()
-        latents = net.g_a(self._planes(image))
-        deviation, mean = torch.std_mean(latents, dim=(0, 2, 3))
-        scale, last = self.SPREAD / deviation, net.g_a[-1]
+        net.g_a[0].weight.sub_(net.g_a[0].weight.mean(dim=(1, 2, 3), keepdim=True))
+        moments = [torch.stack(torch.var_mean(net.g_a(self._planes(image)), dim=(0, 2, 3))) for image in images]
+        variance, mean = torch.stack(moments).mean(dim=0)
+        scale, last = self.SPREAD / variance.sqrt(), net.g_a[-1]
         last.weight.mul_(scale[:, None, None, None])
         last.bias.copy_((last.bias - mean) * scale)
         final = [layer for layer in net.h_s if hasattr(layer, "bias")][-1]

@@ -1,6 +1,6 @@
 """One task with one codec in a process of its own, started by peers.py:
 
-    peer_worker.py CODEC prepare PICTURE                 random weights (CompressAI)
+    peer_worker.py CODEC prepare PICTURE ...             random weights (CompressAI)
     peer_worker.py CODEC measure BPP RUNS PICTURE ...    seconds in process
     peer_worker.py CODEC encode SOURCE TARGET QUALITY    from file to file: QUALITY as JSON
     peer_worker.py CODEC decode SOURCE TARGET
@@ -23,7 +23,7 @@ def main(codec: Codec, task: str, words: list[str]) -> dict[str, Any]:
     """What peers.py wants to know of this task."""
     if task == "prepare":
         assert isinstance(codec, CompressAI), codec
-        return codec.prepare(read_picture(Path(words[0])))
+        return codec.prepare([read_picture(Path(path)) for path in words])
     if task == "measure":
         pictures = [measure(codec, Path(path), float(words[0]), int(words[1])) for path in words[2:]]
         return {"pictures": pictures, "versions": codec.versions()}

@@ -91,7 +91,7 @@ def contenders(arguments: argparse.Namespace, folder: Path) -> list[Contender]:
             weights = str(folder / f"{name}-{level}.pt")
             codec = {"kind": "compressai", "name": name, "level": level, "weights": weights, "threads": threads}
             contender = Contender(name, codec, str(arguments.compressai_python))
-            width = work(contender, threads, "prepare", arguments.pictures[0])
+            width = work(contender, threads, "prepare", *arguments.pictures)
             contender.name = f"{name}, N {width['N']}, M {width['M']}"
             made.append(contender)
     return made + [
