@@ -120,7 +120,9 @@ class ScaleNet(nn.Module):
 def neighbours(x: Tensor) -> Tensor:
     """[B,C,h,w] -> [B,9C,h,w]: the 3x3 positions around each, the border repeated. Copies, no arithmetic."""
     h, w = x.shape[2:]
-    padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    # As F.pad(mode="replicate") does, whose gradient torch.compile cannot make for channels last.
+    tall = torch.cat([x[:, :, :1], x, x[:, :, -1:]], dim=2)
+    padded = torch.cat([tall[:, :, :, :1], tall, tall[:, :, :, -1:]], dim=3)
     return torch.cat([padded[:, :, i : i + h, j : j + w] for i in range(3) for j in range(3)], dim=1)
 
 
