@@ -57,16 +57,16 @@ def reference(network: IndexNetwork, side: np.ndarray) -> np.ndarray:
         assert np.abs(sums).max() < EXACT
         return sums
 
-    def hidden(name: str, x: np.ndarray, number: int) -> np.ndarray:
-        return np.clip(product(name, x) >> network.shifts[number], 0, ACTIVATION_ONE)
+    def hidden(name: str, x: np.ndarray) -> np.ndarray:
+        return np.clip(product(name, x) >> network.shifts[name], 0, ACTIVATION_ONE)
 
     z = side[0].astype(np.int64)
     h, w = z.shape[1:]
     padded = np.pad(z, [(0, 0), (1, 1), (1, 1)], mode="edge")
     around = np.concatenate([padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)])
-    found = hidden("spread", hidden("around", around, 0), 1)
+    found = hidden("spread", hidden("around", around))
     found = found.reshape(-1, 4, 4, h, w).transpose(0, 3, 1, 4, 2).reshape(-1, 4 * h, 4 * w)
-    return product("out", hidden("mix", found, 2))
+    return product("out", hidden("mix", found))
 
 
 @pytest.fixture(scope="module", params=[(1, 0.05), (2, 0.2), (3, 1.0)], ids=["small", "middle", "large"])
@@ -106,7 +106,7 @@ def test_every_way_gives_the_same_bits(network: IndexNetwork, tmp_path: Path) ->
 def test_sums_are_bounded_and_the_bound_is_used(network: IndexNetwork) -> None:
     bounds = network.bounds()
     assert set(bounds) == {"around", "spread", "mix", "out"} and max(bounds.values()) < EXACT
-    if network.shifts[0] < 12:  # the finest scale that is safe: one more bit would not be
+    if network.shifts["around"] < 12:  # the finest scale that is safe: one more bit would not be
         assert 2.1 * bounds["around"] > EXACT
 
 
