@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from cwic.container import MODEL_ID
 from cwic.errors import ModelError, ModelMismatch, ModelNotFound
 
-DEFAULT_MODEL = "li2018-0.30-small"
+DEFAULT_MODEL = "cwic-psnr"
 PACKAGE_MODELS = Path(__file__).parent / "models"
 MANIFEST = "model.json"
 MANIFEST_FORMAT = 1
