@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("input", type=Path, metavar="INPUT")
     sub.add_argument("-o", "--output", type=Path, metavar="OUT.cwic", help="default: INPUT with the suffix .cwic")
     sub.add_argument("--model", default=bundle.DEFAULT_MODEL, metavar="ID", help="default: %(default)s")
-    models = sub.add_argument_group("models of kind cwic", "of which the package has none yet (`cwic models`)")
+    models = sub.add_argument_group("models of kind cwic", "those with every rate (`cwic models`)")
     target = models.add_mutually_exclusive_group()
     target.add_argument("--quality", type=float, metavar="0..100", help=f"default: {codec.DEFAULT_QUALITY:g}")
     target.add_argument("--bpp", type=float, metavar="X", help="bits per pixel, not exceeded")
@@ -226,7 +226,7 @@ def _lab(module: str) -> Any:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    codecs = arguments.codec or ["autoencoder*", "li2018-*", "jpeg", "jpeg2000"]
+    codecs = arguments.codec or ["cwic-*", "autoencoder*", "li2018-*", "jpeg", "jpeg2000"]
     summary = _lab("evaluate.rd").evaluate(
         arguments.input, codecs, arguments.output,
         models_dir=arguments.models, crop=arguments.crop, pictures=arguments.pictures,

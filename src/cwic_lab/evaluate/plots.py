@@ -54,6 +54,7 @@ PAPER = {
 # are held against.
 BUNDLE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 PUBLISHED_COLOURS = ("#000000", "#E69F00", "#56B4E9", "#7F3C8D", "#8C6D31")
+PUBLISHED_LINES = ("--", ":", "-.")  # the next once all colours are used
 CLASSICAL_STYLES = {
     name: {"color": colour, "marker": marker, "linewidth": 0.9}
     for name, colour, marker in zip(
@@ -112,7 +113,8 @@ def _curves(
     for mean in means:
         name = mean["codec"]
         groups.setdefault(name if names.count(name) > 1 else name.split("-")[0], []).append(mean)
-    colours, others = itertools.cycle(BUNDLE_COLOURS), itertools.cycle(PUBLISHED_COLOURS)
+    colours = itertools.cycle(BUNDLE_COLOURS)
+    others = itertools.cycle(itertools.product(PUBLISHED_LINES, PUBLISHED_COLOURS))
     curves = []
     for name in sorted(groups, key=lambda name: (CLASSICAL.index(name) + 1 if name in CLASSICAL else 0, name)):
         rows = sorted(groups[name], key=lambda mean: float(mean["bpp"]))
@@ -120,7 +122,8 @@ def _curves(
         style = CLASSICAL_STYLES.get(name) or {"color": next(colours), "marker": "o", "linewidth": 1.5, "zorder": 3}
         curves.append((name, curve, style))
     for name, curve in published.items():
-        curves.append((name.rsplit("/")[-1], curve, {"color": next(others), "linestyle": "--", "linewidth": 1}))
+        line, colour = next(others)
+        curves.append((name.rsplit("/")[-1], curve, {"color": colour, "linestyle": line, "linewidth": 1}))
     return curves
 
 
