@@ -31,6 +31,7 @@ from cwic_lab.evaluate.bdrate import Curve, bd_rate
 from cwic_lab.networks import flagship
 from cwic_lab.networks.flagship import Coded, Flagship
 from cwic_lab.networks.flagship_blocks import Pointwise, rounded
+from cwic_lab.recipe import read_recipe
 from cwic_lab.validate import QUALITIES
 
 BASE = "as it is"
@@ -84,11 +85,13 @@ class NoLinearWay(Flagship):
             self.start.inverse.zero_()
 
 
-def one_rate(*arguments: Any) -> task.FlagshipDraws:
-    """Draws of a single quality, under a uniform map."""
-    draws = task.FlagshipTask.draw(*arguments)
-    quality = torch.full_like(draws.quality, QUALITY_OF_ONE_RATE)
-    return draws._replace(quality=quality, local=quality.expand_as(draws.local))
+class OneRate(task.FlagshipTask):
+    """A single quality, under a uniform map."""
+
+    def draw(self, *arguments: Any) -> task.FlagshipDraws:
+        draws = super().draw(*arguments)
+        quality = torch.full_like(draws.quality, QUALITY_OF_ONE_RATE)
+        return draws._replace(quality=quality, local=quality.expand_as(draws.local))
 
 
 def constants(**values: int) -> Callable[[], None]:
@@ -109,9 +112,7 @@ def network(kind: type[Flagship]) -> Callable[[], None]:
 
 
 def only_one_rate() -> None:
-    class OneRate(task.FlagshipTask):
-        draw = staticmethod(lambda *given: one_rate(task.FlagshipTask(), *given))  # type: ignore[assignment]
-
+    """The variant of one rate, which is another way to train the same network."""
     train.task_of = lambda kind: OneRate()  # type: ignore[assignment]
 
 
@@ -136,9 +137,9 @@ VARIANTS: dict[str, Callable[[], None]] = {
 }
 
 
-def train_variant(recipe: Path, runs: Path) -> None:
-    """One process of a variant's training."""
-    train.train(recipe, runs=runs)
+def folder_of(name: str, runs: Path) -> Path:
+    """Where a variant's run is kept."""
+    return runs / name.replace(" ", "-").replace("/", "-")
 
 
 def curve_of(log: Path) -> Curve:
@@ -172,7 +173,7 @@ def decode_milliseconds(made: Flagship, runs: int = 9) -> float:
     return statistics.median(decode() for _ in range(runs))
 
 
-def measure(name: str, recipe: Path, runs: Path) -> dict[str, Any]:
+def measure(name: str, recipe_name: str, runs: Path) -> dict[str, Any]:
     """A variant's parameters, complexity and time, and its curve."""
     VARIANTS[name]()
     made: Any = networks.build("cwic").eval()
@@ -180,7 +181,7 @@ def measure(name: str, recipe: Path, runs: Path) -> dict[str, Any]:
     row |= {"kmac_decode": complexity.kmac_per_pixel(made)["decode"]}
     if not isinstance(made, ContextScales):  # whose graphs would alternate with the entropy decoder
         row |= {"decode_ms": decode_milliseconds(made)}
-    return row | {"curve": curve_of(runs / name.replace(" ", "-") / "ablation" / "log.jsonl")}
+    return row | {"curve": curve_of(folder_of(name, runs) / recipe_name / "log.jsonl")}
 
 
 def main() -> None:
@@ -194,11 +195,11 @@ def main() -> None:
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.variant and arguments.measure:
-        print(json.dumps(measure(arguments.variant, arguments.recipe, arguments.runs)))
+        print(json.dumps(measure(arguments.variant, read_recipe(arguments.recipe).name, arguments.runs)))
         return
     if arguments.variant:
         VARIANTS[arguments.variant]()
-        train_variant(arguments.recipe, arguments.runs / arguments.variant.replace(" ", "-"))
+        train.train(arguments.recipe, runs=folder_of(arguments.variant, arguments.runs))
         return
     rows = {}
     for name in dict.fromkeys([BASE, *arguments.only]):

@@ -28,8 +28,9 @@ from cwic_lab.export import network_of
 from cwic_lab.networks.flagship_index import SMALLEST, STEP, TABLES
 from cwic_lab.recipe import parse_recipe
 from cwic_lab.train import read_checkpoint
+from cwic_lab.validate import QUALITIES
 
-QUALITIES = (10, 25, 40, 55, 70, 85)
+PERCENT = [round(100 * quality) for quality in QUALITIES]  # as people give them
 
 
 def float_index(network: torch.nn.Module, found: flagship.Symbols) -> NDArray[np.uint8]:
@@ -44,7 +45,7 @@ def float_index(network: torch.nn.Module, found: flagship.Symbols) -> NDArray[np
 
 def index_rows(network: torch.nn.Module, loaded: bundle.Bundle, images: list[NDArray[np.uint8]]) -> None:
     """Print bits with either index at each quality."""
-    for quality in QUALITIES:
+    for quality in PERCENT:
         exact = free = 0.0
         for image in images:
             picture = flagship.Picture(pixels.to_planes(image, flagship.SIDE_STRIDE), loaded)
@@ -62,7 +63,7 @@ def index_rows(network: torch.nn.Module, loaded: bundle.Bundle, images: list[NDA
 def map_rows(loaded: bundle.Bundle, images: list[NDArray[np.uint8]], models: Path | None) -> None:
     """Print the map's share of the bytes at each quality, and the BD-rates of `auto`."""
     curves: dict[str, list[list[float]]] = {"auto": [], "uniform": []}
-    for quality in QUALITIES:
+    for quality in PERCENT:
         share = 0.0
         for drawn, curve in curves.items():
             files = [

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from PIL import Image
+from photographs import write_photographs
 
 torch = pytest.importorskip("torch")
 
@@ -43,11 +43,7 @@ lr = 1e-3
 def made(request, tmp_path_factory):
     """(checkpoint, bundle directory) of a network trained for two steps."""
     folder = tmp_path_factory.mktemp(request.param)
-    rng = np.random.default_rng(0)
-    (folder / "photos").mkdir()
-    for number in range(8):
-        small = rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)
-        Image.fromarray(small).resize((72, 56), Image.Resampling.BICUBIC).save(folder / "photos" / f"{number}.png")
+    write_photographs(folder, 72, 56)
     (folder / "recipe.toml").write_text(RECIPE.format(kind=request.param))
     checkpoint = trainer.train(folder / "recipe.toml", runs=folder / "runs", device="cpu")
     out = exporter.export(checkpoint, folder / f"my-{request.param}", data=folder, prior_images=4, prior_steps=5)

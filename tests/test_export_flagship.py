@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from PIL import Image
+from photographs import write_photographs
 
 torch = pytest.importorskip("torch")
 
@@ -51,11 +51,7 @@ shares = {{ "*" = 0.0, importance_net = 1.0 }}
 def made(tmp_path_factory):
     """(folder, checkpoint, bundle directory) of a network trained for a step, and its map for two."""
     folder = tmp_path_factory.mktemp("flagship")
-    random = np.random.default_rng(0)
-    (folder / "photos").mkdir()
-    for number in range(8):
-        small = random.integers(0, 256, (9, 9, 3)).astype(np.uint8)
-        Image.fromarray(small).resize((208, 200), Image.Resampling.BICUBIC).save(folder / "photos" / f"{number}.png")
+    write_photographs(folder, 216, 200)
     (folder / "recipe.toml").write_text(RECIPE.format(name="tiny", init="", lr=1e-3))
     checkpoint = trainer.train(folder / "recipe.toml", runs=folder / "runs", device="cpu")
     state = trainer.read_checkpoint(checkpoint)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from photographs import write_photographs
 from PIL import Image
 
 torch = pytest.importorskip("torch")
@@ -73,11 +74,7 @@ def recipe_text(kind="li2018", batch=2, steps=4, more='start = "random"'):
 
 @pytest.fixture
 def folder(tmp_path):
-    rng = np.random.default_rng(0)
-    (tmp_path / "photos").mkdir()
-    for number in range(8):
-        small = rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)
-        Image.fromarray(small).resize((64, 48), Image.Resampling.BICUBIC).save(tmp_path / "photos" / f"{number}.png")
+    write_photographs(tmp_path, 64, 48)
     return tmp_path
 
 

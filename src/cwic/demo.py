@@ -31,14 +31,13 @@ def run(photo: Path | None, folder: Path) -> None:
     kinds = {found.id: found.kind for found in bundle.available() if found.kind != "autoencoder"}
     if bundle.DEFAULT_MODEL not in kinds:
         raise ModelNotFound(f"the default model {bundle.DEFAULT_MODEL!r} is not installed; reinstall cwic")
-    shown = None
-    for model in sorted(kinds, key=lambda model: model != bundle.DEFAULT_MODEL):
-        for quality in QUALITIES if kinds[model] == "cwic" else (None,):
-            result = _compare(image, model, quality)
-            if model == bundle.DEFAULT_MODEL and quality in (None, SHOWN_QUALITY):
-                shown = result
-    assert shown is not None
-    data, decoded, jpeg = shown
+    results = {
+        (model, quality): _compare(image, model, quality)
+        for model in sorted(kinds, key=lambda model: model != bundle.DEFAULT_MODEL)
+        for quality in (QUALITIES if kinds[model] == "cwic" else (None,))
+    }
+    shown = SHOWN_QUALITY if kinds[bundle.DEFAULT_MODEL] == "cwic" else None
+    data, decoded, jpeg = results[bundle.DEFAULT_MODEL, shown]
     imagefile.write_bytes(folder / "cwic-demo.cwic", data)
     imagefile.write_image(folder / "cwic-demo.png", _side_by_side(image, decoded, len(data), *jpeg))
     print(

@@ -37,20 +37,20 @@ def read_bundle(path: Path) -> dict[str, Tensor]:
     if loaded.kind != "cwic":
         raise ModelError(f"{path}: the bundle is of kind {loaded.kind!r}; a training can start from kind 'cwic' alone")
     own = networks.build(loaded.kind).state_dict()
-    found = {
-        name: values for file in FLOAT_GRAPHS for name, values in _initializers(path / file).items()
-    } | _side_density(loaded)  # fmt: skip
-    index = _initializers(path / "index.onnx")
-    found |= {f"scales.{name}": v for name, v in scales_of_integers(index, _shifts(path / "index.onnx")).items()}
+    found = _side_density(loaded)
+    for file in FLOAT_GRAPHS:
+        found |= _initializers(onnx.load(path / file).graph)
+    index = onnx.load(path / "index.onnx").graph
+    scales = scales_of_integers(_initializers(index), _shifts(index))
+    found |= {f"scales.{name}": values for name, values in scales.items()}
     lacking = sorted(own.keys() - found.keys())
     if lacking or any(found[name].numel() != value.numel() for name, value in own.items()):
         raise ModelError(f"{path}: the graphs do not hold this version's weights; {lacking or 'shapes'} differ")
     return {name: found[name].reshape(value.shape) for name, value in own.items()}
 
 
-def _initializers(path: Path) -> dict[str, Tensor]:
+def _initializers(graph: onnx.GraphProto) -> dict[str, Tensor]:
     """A graph's weights by the network's own names, float32, as matrices where they are those of 1x1 layers."""
-    graph = onnx.load(path).graph
     stored = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "Cast"}
     found = {}
     for weight in graph.initializer:
@@ -63,9 +63,8 @@ def _initializers(path: Path) -> dict[str, Tensor]:
     return found
 
 
-def _shifts(path: Path) -> dict[str, int]:
+def _shifts(graph: onnx.GraphProto) -> dict[str, int]:
     """The powers of two that the index network divides its hidden sums by, which are its only products."""
-    graph = onnx.load(path).graph
     constants = {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
     units = [float(numpy_helper.to_array(constants[n.input[1]])) for n in graph.node if n.op_type == "Mul"]
     return {name: round(-math.log2(unit)) for name, unit in zip(HIDDEN, units, strict=True)}

@@ -184,9 +184,9 @@ def importance_loss(network: Flagship, planes: Tensor, draws: Any) -> tuple[Tens
     falls below its start only where a map gets more for its bits than a higher quality would; its own bits are charged.
     Levels are centred over the batch: `auto` has no say in the picture's rate.
     """
+    latents, drawn = network.analysis_with_importance(planes)
     with torch.no_grad():
         around = []
-        latents, _ = network.analysis_with_importance(planes)
         for quality in (draws.quality - QUALITY_REACH, draws.quality + QUALITY_REACH):
             moved = draws._replace(quality=quality.clamp(0, 1))
             coded = network.code(latents, moved.quality, moved.quality.expand_as(draws.local))
@@ -194,7 +194,6 @@ def importance_loss(network: Flagship, planes: Tensor, draws: Any) -> tuple[Tens
         (bpp_below, below), (bpp_above, above) = around
         price = (bpp_above - bpp_below).clamp(min=1e-4) / (above - below).clamp(min=1e-6)  # bits per MS-SSIM, [B]
 
-    latents, drawn = network.analysis_with_importance(planes)
     level = rounded(drawn - drawn.mean() + flagship.MAP_LEVELS // 2).clamp(0, flagship.MAP_LEVELS - 1)
     coded = network.code(latents, draws.quality, flagship.local_quality(draws.quality, level))
     bpp, _ = flagship_rate(network, coded, draws)
