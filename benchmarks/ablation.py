@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from cwic_lab import complexity, export_flagship, networks, task, train
 from cwic_lab.evaluate.bdrate import Curve, bd_rate
 from cwic_lab.networks import flagship
-from cwic_lab.networks.flagship import Coded, Flagship
-from cwic_lab.networks.flagship_blocks import Pointwise, rounded
+from cwic_lab.networks.flagship import Flagship
+from cwic_lab.networks.flagship_blocks import Pointwise
 from cwic_lab.recipe import read_recipe
 from cwic_lab.validate import QUALITIES
 
@@ -47,27 +47,9 @@ class ContextScales(Flagship):
         for step in self.means:
             step[-1] = Pointwise(flagship.CONTEXT, 2 * flagship.LATENTS, zero=True)
 
-    def mean(self, step: int, known: Tensor, features: Tensor) -> Tensor:
-        return self.of_step(self.refined(step, known, features)[0], step)
-
-    def refined(self, step: int, known: Tensor, features: Tensor) -> tuple[Tensor, ...]:
-        """Means, and log factors of the scales."""
-        return self.means[step](torch.cat([known, features], dim=1)).float().chunk(2, dim=1)
-
-    def code(self, latents: Tensor, quality: Tensor, local: Tensor) -> Coded:
-        gain = self.gain(local)
-        side = self.side(latents * gain)
-        features = self.features(rounded(side))
-        scale = self.scale(rounded(side), quality)
-        known, means, factors = (torch.zeros_like(latents) for _ in range(3))
-        for number in range(flagship.STEPS):
-            mean, factor = self.refined(number, known, features)
-            mean = self.of_step(mean, number)
-            found = mean + rounded((latents - mean) * gain) / gain
-            known, means = known + self.of_step(found, number), means + mean
-            factors = factors + self.of_step(factor, number)
-        scale = (scale * factors.exp()).clamp(min=0.11)
-        return Coded(self.synthesis(known, local), (latents - means) * gain, scale, side)
+    def expected(self, step: int, known: Tensor, features: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        found, factor = self.means[step](torch.cat([known, features], dim=1)).float().chunk(2, dim=1)
+        return self.of_step(found, step), (scale * self.of_step(factor, step).exp()).clamp(min=0.11)
 
 
 class NoLinearWay(Flagship):

@@ -10,11 +10,16 @@ from photographs import write_photographs
 torch = pytest.importorskip("torch")
 
 import cwic  # noqa: E402
+from cwic import flagship  # noqa: E402
 from cwic.errors import ModelError  # noqa: E402
 from cwic_lab import export as exporter  # noqa: E402
+from cwic_lab import export_flagship  # noqa: E402
 from cwic_lab import train as trainer  # noqa: E402
 from cwic_lab.bundle_weights import read_bundle  # noqa: E402
 from cwic_lab.graphs import with_float16_weights  # noqa: E402
+from cwic_lab.networks.flagship import Flagship  # noqa: E402
+from cwic_lab.networks.flagship_blocks import quantized  # noqa: E402
+from cwic_lab.networks.flagship_index import SMALLEST, STEP  # noqa: E402
 
 RECIPE = """
 name = "{name}"
@@ -43,7 +48,6 @@ lr = {lr}
 lr_end = 0.0
 warmup = 1
 auto = true
-shares = {{ "*" = 0.0, importance_net = 1.0 }}
 """
 
 
@@ -83,6 +87,19 @@ def test_the_map_alone_is_trained_in_its_stage(made):
     trained = {entry["share"] for entry in state["optimizer"]["param_groups"] if entry["lr"] > 0}
     assert trained  # and nothing else has a learning rate
     assert {entry["part"] for entry in state["optimizer"]["param_groups"] if entry["lr"] > 0} == {"importance_net"}
+
+
+@pytest.mark.parametrize("table", [1, 5, 20, 40, 63])
+def test_training_rounds_as_encoders_do(table):
+    """`flagship.dead_zones` from tables of the logistic densities that the training has."""
+    zones = flagship.dead_zones(export_flagship.start_tables(Flagship()))
+    deviation = torch.tensor(SMALLEST * math.exp(STEP * table))
+    edge = torch.tensor([0.5, 1.5]) + float(zones[table])
+    assert quantized(edge + 0.01, deviation).tolist() == [1, 2]
+    assert quantized(-edge + 0.01, deviation).tolist() == [0, -1]
+    value = torch.tensor([0.2, 3.7], requires_grad=True)
+    quantized(value, deviation).sum().backward()
+    assert value.grad.tolist() == [1, 1]
 
 
 def test_weights_come_back_out_of_the_bundle(made):

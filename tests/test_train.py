@@ -124,6 +124,13 @@ def test_log_and_plot(folder):
         assert picture.size[0] > 800
 
 
+def test_a_run_without_validation_photographs_has_its_losses_alone(folder):
+    out = run(folder, recipe_text().replace("validation_fraction = 0.3", "validation_fraction = 0.0")).parent
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4, 6, 8]
+    assert (out / "progress.png").exists()
+
+
 def test_another_recipe_does_not_resume(folder):
     run(folder, recipe_text())
     with pytest.raises(ValueError, match="another recipe"):
@@ -174,6 +181,16 @@ def test_shares_of_a_part_that_the_network_lacks_are_refused(folder):
 def test_a_map_is_for_li2018_alone():
     with pytest.raises(ValueError, match="li2018"):
         parse_recipe(recipe_text("autoencoder").replace('name = "joint"', 'name = "joint"\nmap = true'))
+
+
+def test_the_map_of_the_flagship_is_trained_alone():
+    text = recipe_text("cwic").replace("n = 64\n", "").replace("width = 0.125\n", "")
+    auto = parse_recipe(text.replace("ssim_weight = 0.05", "auto = true")).stages[1]
+    assert [auto.share(part) for part in ("importance_net", "encoder8", "means")] == [1, 0, 0]
+    with pytest.raises(ValueError, match="importance_net alone"):
+        parse_recipe(text.replace("ssim_weight = 0.05", "auto = true\nshares = { means = 1.0 }"))
+    with pytest.raises(ValueError, match="'cwic' alone"):
+        parse_recipe(recipe_text("autoencoder").replace("ssim_weight = 0.05", "auto = true"))
 
 
 def test_shipped_recipes_parse():

@@ -28,7 +28,7 @@ class Stage:
     ssim_weight: weight of 1 - SSIM beside the squared error; 0 is the paper's loss.
     maps: share of the samples that get a random importance map (flagship).
     ms_ssim: share of MS-SSIM in the distortion (flagship), the rest being squared error.
-    auto: train the map that the bundle draws itself, for MS-SSIM at equal rate (flagship; all else needs a share of 0).
+    auto: train the map that the bundle draws itself, for MS-SSIM at equal rate, and nothing else (flagship).
     """
 
     name: str
@@ -49,6 +49,8 @@ class Stage:
 
     def share(self, part: str) -> float:
         """A part's share of the learning rate."""
+        if self.auto:
+            return float(part == "importance_net")
         return self.shares.get(part, self.shares.get("*", 1.0))
 
 
@@ -107,6 +109,10 @@ def parse_recipe(text: str) -> Recipe:
     recipe = _build(Recipe, table | {"text": text}, "recipe")
     if recipe.network.get("kind") != "li2018" and any(stage.map or stage.prefix for stage in recipe.stages):
         raise ValueError("stage: map and prefix are for networks of kind 'li2018' alone")
+    if recipe.network.get("kind") != "cwic" and any(stage.auto or stage.ms_ssim for stage in recipe.stages):
+        raise ValueError("stage: auto and ms_ssim are for networks of kind 'cwic' alone")
+    if any(stage.auto and stage.shares for stage in recipe.stages):
+        raise ValueError("stage: auto trains importance_net alone; shares are not allowed beside it")
     for key, value, allowed in [
         ("source", recipe.source, ("memory", "workers")),
         ("start", recipe.start, ("transform", "random")),

@@ -105,7 +105,8 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
         norm = nn.utils.clip_grad_norm_(network.parameters(), stage.clip)
         if math.isfinite(norm):  # a batch that overflowed must not touch the weights
             optimizer.step()
-        update_average(average, network, min(recipe.ema, (1 + step) / (10 + step)))
+        # A stage's average starts anew: what the last one ended with is not what this one makes.
+        update_average(average, network, min(recipe.ema, (1 + step_in_stage) / (10 + step_in_stage)))
 
         for key, value in (parts | {"loss": loss.detach(), "grad_norm": norm.detach()}).items():
             sums[key] = sums.get(key, torch.zeros((), device=place)) + value
@@ -123,8 +124,9 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
                 write_log(out, row)
             bar.set_postfix(psnr=f"{row['psnr']:.2f}", bpp=f"{row.get('raw_bpp', 0):.3f}")
         if rank == 0 and (done % recipe.validate_every == 0 or done == recipe.steps):
-            figures = validate.validate(recipe, stage, average, validation, place)
-            write_log(out, {"step": done, "stage": stage.name, "validation": figures})
+            if validation:
+                figures = validate.validate(recipe, stage, average, validation, place)
+                write_log(out, {"step": done, "stage": stage.name, "validation": figures})
             progress.plot(out)
         if rank == 0 and (done % recipe.checkpoint_every == 0 or done == recipe.steps):
             seconds = seconds_before + time.monotonic() - began

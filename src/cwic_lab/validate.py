@@ -19,6 +19,7 @@ from cwic_lab import networks
 from cwic_lab.data import ImageRef, validation_images
 from cwic_lab.networks import flagship
 from cwic_lab.networks.autoencoder import STRIDE
+from cwic_lab.networks.flagship_blocks import quantized
 from cwic_lab.networks.li2018 import Binarizer, ImportanceMask
 from cwic_lab.rate import logistic_bits
 from cwic_lab.recipe import Recipe, Stage
@@ -89,7 +90,7 @@ def _flagship_figures(network: Any, image: np.ndarray, quality: float, place: to
     local = whole.expand(1, 1, planes.shape[2] // flagship.STRIDE, planes.shape[3] // flagship.STRIDE)
     coded = network(planes.contiguous(memory_format=torch.channels_last), whole, local)
     side_bits = float(network.side_bits(coded.side.round(), whole).sum())
-    bits = float(logistic_bits(coded.residual.round(), coded.scale).sum()) + side_bits
+    bits = float(logistic_bits(quantized(coded.residual, coded.scale), coded.scale).sum()) + side_bits
     decoded = pixels.from_planes(coded.decoded[0].float().cpu().numpy(), *image.shape)
     size = image.shape[0] * image.shape[1]
     return {
@@ -100,4 +101,4 @@ def _flagship_figures(network: Any, image: np.ndarray, quality: float, place: to
 
 
 def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]} if rows else {}
+    return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}

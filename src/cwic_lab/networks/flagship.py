@@ -28,6 +28,7 @@ from cwic_lab.networks.flagship_blocks import (
     Pointwise,
     ScaleNet,
     at_quality,
+    quantized,
     rounded,
     step_masks,
 )
@@ -155,8 +156,8 @@ class Flagship(nn.Module):
 
     def of_step(self, values: Tensor, step: int) -> Tensor:
         """values [B,LATENTS,h,w] at the channels and positions of the step, 0 elsewhere."""
-        mask = self.masks[step].view(1, -1, 1, 1)
-        return F.pixel_shuffle(F.pixel_unshuffle(values, 2) * mask, 2)
+        h, w = values.shape[2:]
+        return values * self.masks[step].repeat(1, h // 2, w // 2)
 
     def synthesis(self, latents: Tensor, quality: Tensor) -> Tensor:
         """y_hat [B,LATENTS,h,w] and the local quality [B,1,h,w] -> planes [B,3,H,W]."""
@@ -180,12 +181,17 @@ class Flagship(nn.Module):
         side = self.side(latents * gain)
         side_hat = rounded(side)
         features = self.features(side_hat)
+        scale = self.scale(side_hat, quality)
         known, means = torch.zeros_like(latents), torch.zeros_like(latents)
         for step in range(STEPS):
-            mean = self.mean(step, known, features)
-            found = mean + rounded((latents - mean) * gain) / gain
+            mean, scale = self.expected(step, known, features, scale)
+            found = mean + quantized((latents - mean) * gain, scale) / gain
             known, means = known + self.of_step(found, step), means + mean
-        return Coded(self.synthesis(known, local), (latents - means) * gain, self.scale(side_hat, quality), side)
+        return Coded(self.synthesis(known, local), (latents - means) * gain, scale, side)
+
+    def expected(self, step: int, known: Tensor, features: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Means of one step, and the scales, which stay what z said: the symbols must not wait for the means."""
+        return self.mean(step, known, features), scale
 
 
 def lambda_of(quality: Tensor) -> Tensor:

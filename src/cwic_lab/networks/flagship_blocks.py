@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cwic.flagship import BITS_PER_STEP, DEAD_ZONE
+from cwic_lab.rate import PER_DEVIATION
+
 
 class Pointwise(nn.Module):
     """1x1 convolution, [B,in,h,w] -> [B,out,h,w]; zero: starts as 0, for the end of a residual branch."""
@@ -131,15 +134,28 @@ def rounded(x: Tensor) -> Tensor:
     return x + (x.round() - x).detach()
 
 
-def step_masks(channels: int, steps: int) -> Tensor:
-    """Which channels at which positions each step of the means is for: 0 or 1, [steps, 4 channels].
+def quantized(x: Tensor, deviation: Tensor) -> Tensor:
+    """x to integers as an encoder rounds it, with dead zones (`cwic.flagship`); the gradient goes straight through.
 
-    In the order of pixel_unshuffle(2): channel c at position p = 2 i + j of each 2x2. Every step has a quarter of
-    the channels everywhere, and over the steps a channel's positions fill in as a quincunx does.
+    deviation: the standard deviations expected of x, by which 1 costs log2(2 cosh(1 / 2s) - 1) bits more than 0 under
+    the logistic density of scale s. So the decoder learns what a symbol of the deployed quantizer stands for.
     """
-    order = torch.tensor([0, 2, 3, 1])  # of the positions (0,0), (0,1), (1,0), (1,1): diagonals first
-    step = (order[None, :] + torch.arange(channels)[:, None]) % steps  # [channels, 4]
-    return (step.reshape(1, -1) == torch.arange(steps)[:, None]).float()
+    with torch.no_grad():
+        bits = torch.log2(2 * torch.cosh(0.5 / (deviation * PER_DEVIATION)) - 1)
+        whole = torch.sign(x) * torch.floor(x.abs() + 0.5 - DEAD_ZONE / (2 * BITS_PER_STEP) * bits).clamp(min=0)
+        moved = whole - x
+    return x + moved
+
+
+def step_masks(channels: int, steps: int) -> Tensor:
+    """Which channels at which positions of each 2x2 every step of the means is for: 0 or 1, [steps, channels, 2, 2].
+
+    Every step has a quarter of the channels everywhere, and over the steps a channel's positions fill in as a
+    quincunx does.
+    """
+    order = torch.tensor([[0, 2], [3, 1]])  # diagonals first
+    step = (order + torch.arange(channels)[:, None, None]) % steps  # [channels, 2, 2]
+    return (step == torch.arange(steps)[:, None, None, None]).float()
 
 
 def at_quality(knots: Tensor, quality: Tensor) -> Tensor:
