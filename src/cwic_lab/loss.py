@@ -28,6 +28,8 @@ Reduce = Callable[[Tensor], Tensor]
 MS_SSIM_WEIGHT = 1250
 # How far below and above its quality a sample is coded to see what a bit buys.
 QUALITY_REACH = 0.04
+# The least that this reach is taken to change -ln(1 - MS-SSIM) by; 0.2 to 0.3 is common, flat samples have less.
+SIMILARITY_LEAST = 0.05
 # A sample's loss times (lambda / this)^-1/2: about one over its rate, so that every quality counts alike.
 MIDDLE_LAMBDA = 0.014
 
@@ -182,6 +184,7 @@ def importance_loss(network: Flagship, planes: Tensor, draws: Any) -> tuple[Tens
 
     The exchange rate is each sample's own: what the quality, a uniform map, gives in MS-SSIM for a bit. So the loss
     falls below its start only where a map gets more for its bits than a higher quality would; its own bits are charged.
+    MS-SSIM counts as -ln(1 - MS-SSIM), which rises evenly with the quality, so that no sample's rate is out of bounds.
     Levels are centred over the batch: `auto` has no say in the picture's rate.
     """
     latents, drawn = network.analysis_with_importance(planes)
@@ -190,19 +193,24 @@ def importance_loss(network: Flagship, planes: Tensor, draws: Any) -> tuple[Tens
         for quality in (draws.quality - QUALITY_REACH, draws.quality + QUALITY_REACH):
             moved = draws._replace(quality=quality.clamp(0, 1))
             coded = network.code(latents, moved.quality, moved.quality.expand_as(draws.local))
-            around.append((flagship_rate(network, coded, moved)[0], ms_ssim(coded.decoded, planes)))
+            around.append((flagship_rate(network, coded, moved)[0], _similarity(coded.decoded, planes)))
         (bpp_below, below), (bpp_above, above) = around
-        price = (bpp_above - bpp_below).clamp(min=1e-4) / (above - below).clamp(min=1e-6)  # bits per MS-SSIM, [B]
+        price = (bpp_above - bpp_below).clamp(min=1e-4) / (above - below).clamp(min=SIMILARITY_LEAST)  # [B]
 
     level = rounded(drawn - drawn.mean() + flagship.MAP_LEVELS // 2).clamp(0, flagship.MAP_LEVELS - 1)
     coded = network.code(latents, draws.quality, flagship.local_quality(draws.quality, level))
     bpp, _ = flagship_rate(network, coded, draws)
     map_bpp = map_bits(level) / (planes.shape[2] * planes.shape[3])
-    similarity = ms_ssim(coded.decoded, planes)
+    similarity = _similarity(coded.decoded, planes)
     loss = ((bpp + map_bpp - price * similarity - (bpp_below - price * below)) / bpp_below).mean()
     mse = (coded.decoded - planes).square().mean()
-    parts = {"mse": mse, "raw_bpp": bpp.mean(), "map_bpp": map_bpp.mean(), "ms_ssim": similarity.mean()}
+    parts = {"mse": mse, "raw_bpp": bpp.mean(), "map_bpp": map_bpp.mean(), "similarity": similarity.mean()}
     return loss, {key: value.detach() for key, value in parts.items()}
+
+
+def _similarity(decoded: Tensor, planes: Tensor) -> Tensor:
+    """-ln(1 - MS-SSIM) of each sample [B]."""
+    return -torch.log((1 - ms_ssim(decoded, planes)).clamp(min=1e-5))
 
 
 def map_bits(level: Tensor) -> Tensor:
