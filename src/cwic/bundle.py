@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from cwic.container import MODEL_ID
 from cwic.errors import ModelError, ModelMismatch, ModelNotFound
 
-DEFAULT_MODEL = "cwic-psnr"
+DEFAULT_MODEL = "cwic-ssim"
 PACKAGE_MODELS = Path(__file__).parent / "models"
 MANIFEST = "model.json"
 MANIFEST_FORMAT = 1
