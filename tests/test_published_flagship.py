@@ -72,6 +72,14 @@ def test_a_painted_rectangle_gets_the_bits(photo: np.ndarray, model: str) -> Non
     assert (levels[4:16, 10:20] == 15).all() and levels[0, 0] < 8
 
 
+def test_its_own_map_raises_the_ms_ssim_of_cwic_psnr(photo: np.ndarray) -> None:
+    uniform, drawn = (
+        cwic.encode(photo, model="cwic-psnr", size=12_000, importance=importance) for importance in ("uniform", "auto")
+    )
+    assert len(np.unique(codec.importance_map(drawn))) > 3
+    assert metrics.ms_ssim(photo, cwic.decode(drawn)) > metrics.ms_ssim(photo, cwic.decode(uniform))
+
+
 def test_flat_pictures_cost_little(model: str) -> None:
     data = cwic.encode(np.full((512, 768, 3), 117, np.uint8), model=model)
     assert len(data) < 2500  # 1,707 with the first bundle
