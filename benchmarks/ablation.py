@@ -140,8 +140,10 @@ def decode_milliseconds(made: Flagship, runs: int = 9) -> float:
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         export_flagship.write_graphs(made, Path(folder))
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as in cwic.networks
         sessions = [
-            onnxruntime.InferenceSession(Path(folder) / name, providers=["CPUExecutionProvider"])
+            onnxruntime.InferenceSession(Path(folder) / name, options, providers=["CPUExecutionProvider"])
             for name in ("index.onnx", "means.onnx", "decoder.onnx")
         ]
 

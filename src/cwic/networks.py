@@ -148,6 +148,9 @@ class Networks:
 
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 3  # errors only; they come back as exceptions
+            # Every network has threads of its own. Those of the last one would wait busily for more work, on the cores
+            # that the next one needs: on two cores decoding took 0.28 s with it, 0.16 s without.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             if self._threads is not None:
                 options.intra_op_num_threads = self._threads
             self._sessions[file] = onnxruntime.InferenceSession(
