@@ -47,9 +47,17 @@ class ContextScales(Flagship):
         for step in self.means:
             step[-1] = Pointwise(flagship.CONTEXT, 2 * flagship.LATENTS, zero=True)
 
+    def refined(self, step: int, known: Tensor, features: Tensor) -> list[Tensor]:
+        """Means of the step, and log factors of its scales."""
+        found = self.means[step](torch.cat([known, features], dim=1)).float()
+        return [self.of_step(part, step) for part in found.chunk(2, dim=1)]
+
+    def mean(self, step: int, known: Tensor, features: Tensor) -> Tensor:
+        return self.refined(step, known, features)[0]
+
     def expected(self, step: int, known: Tensor, features: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        found, factor = self.means[step](torch.cat([known, features], dim=1)).float().chunk(2, dim=1)
-        return self.of_step(found, step), (scale * self.of_step(factor, step).exp()).clamp(min=0.11)
+        mean, factor = self.refined(step, known, features)
+        return mean, (scale * factor.exp()).clamp(min=0.11)
 
 
 class NoLinearWay(Flagship):
