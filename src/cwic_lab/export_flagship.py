@@ -25,6 +25,7 @@ from cwic_lab import prior
 from cwic_lab.graphs import check_parity, write_graph
 from cwic_lab.images import ImageRef, Reader
 from cwic_lab.networks.flagship import KNOTS, LATENTS, SIDE, STEPS, Flagship
+from cwic_lab.networks.flagship_blocks import rounded_outside
 from cwic_lab.networks.flagship_index import SMALLEST, STEP, TABLES, IndexNetwork, index_bias
 from cwic_lab.rate import PER_DEVIATION
 
@@ -53,9 +54,7 @@ def code_means(
     known, found = torch.zeros_like(latents), residual
     for step in range(STEPS):
         mean = network.mean(step, known, features)
-        value = (latents - mean) * gain
-        whole = torch.sign(value) * torch.floor(value.abs() + 0.5 - dead_zone).clamp(min=0)
-        found = found + network.of_step(whole, step)
+        found = found + network.of_step(rounded_outside((latents - mean) * gain, dead_zone), step)
         known = known + network.of_step(mean + found / gain, step)
     return known, found
 

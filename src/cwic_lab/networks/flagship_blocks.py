@@ -142,9 +142,13 @@ def quantized(x: Tensor, deviation: Tensor) -> Tensor:
     """
     with torch.no_grad():
         bits = torch.log2(2 * torch.cosh(0.5 / (deviation * PER_DEVIATION)) - 1)
-        whole = torch.sign(x) * torch.floor(x.abs() + 0.5 - DEAD_ZONE / (2 * BITS_PER_STEP) * bits).clamp(min=0)
-        moved = whole - x
+        moved = rounded_outside(x, DEAD_ZONE / (2 * BITS_PER_STEP) * bits) - x
     return x + moved
+
+
+def rounded_outside(x: Tensor, dead_zone: Tensor) -> Tensor:
+    """x to integers, up only from `dead_zone` above 1/2 on."""
+    return torch.sign(x) * torch.floor(x.abs() + 0.5 - dead_zone).clamp(min=0)
 
 
 def step_masks(channels: int, steps: int) -> Tensor:
