@@ -15,7 +15,8 @@ torch = pytest.importorskip("torch")
 from PIL import Image
 
 from cwic_lab import data, images
-from cwic_lab.data import DataConfig, DeviceCrops, Loader, find_images, split, validation_images
+from cwic_lab.augment import reduced
+from cwic_lab.data import SCALES, DataConfig, DeviceCrops, Loader, find_images, split, validation_images
 
 CROP = 16
 
@@ -365,9 +366,25 @@ def test_loader_ends_when_closed(photos):
 
 
 def test_device_crops_refuse_what_they_cannot_do(photos):
-    for changes in ({"downscale": (0.5, 1.0)}, {"jitter": 0.1}):
-        with pytest.raises(ValueError, match="DeviceCrops"):
-            DeviceCrops(photos, config(**changes))
+    with pytest.raises(ValueError, match="DeviceCrops"):
+        DeviceCrops(photos, config(jitter=0.1))
+
+
+def test_device_crops_are_cut_from_every_scale_of_a_photograph(tmp_path):
+    pixels = picture(0, 64, 96)
+    write(tmp_path / "a.png", png(pixels))
+    refs = find_images(["a.png"], tmp_path)
+    crops = batches_of("device", refs, 20, downscale=(0.5, 1.0)).flatten(0, 1).permute(0, 2, 3, 1).numpy()
+    whole = [reduced(pixels, scale, CROP) for scale in np.linspace(0.5, 1.0, SCALES)]
+    windows = [np.lib.stride_tricks.sliding_window_view(w, (CROP, CROP, 3)).reshape(-1, CROP, CROP, 3) for w in whole]
+    found = {
+        number
+        for crop in crops
+        for number, views in enumerate(windows)
+        if any((views == turned).all(axis=(1, 2, 3)).any() for turned in orientations(crop))
+    }
+    assert found == set(range(SCALES))
+    assert [w.shape[:2] for w in whole] == [(32, 48), (43, 64), (53, 80), (64, 96)]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -33,12 +33,16 @@ def augment(
 
 
 def random_downscale(pixels: Pixels, generator: Generator, low: float, high: float, crop: int) -> Pixels:
-    """The picture reduced by a factor drawn uniformly from low..high, but only as far as the crop still fits.
+    """The picture reduced by a factor drawn uniformly from low..high, but only as far as the crop still fits."""
+    return reduced(pixels, float(generator.uniform(low, high)), crop)
+
+
+def reduced(pixels: Pixels, scale: float, crop: int) -> Pixels:
+    """The picture times this scale, but only as far as the crop still fits.
 
     Bicubic with the kernel stretched to the reduction (Pillow's), which is what removes aliasing. A picture
     that is already as small as the crop is returned as it is.
     """
-    scale = float(generator.uniform(low, high))
     height, width = pixels.shape[:2]
     scale = max(scale, crop / min(height, width))
     if scale >= 1:

@@ -7,8 +7,8 @@ tests check: the same batches for any number of workers; a run started at a late
 would have seen; and the ranks' batches together are the batch of one process with world x batch.
 
 Two ways to the same kind of batch: `Loader` decodes files in worker processes, any amount of data, all
-augmentations; `DeviceCrops` decodes everything once into (device) memory and cuts crops there, with flips and
-rotations only.
+augmentations; `DeviceCrops` decodes everything once into (device) memory and cuts crops there, with flips,
+rotations and a few scales.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ __all__ = [
 ]
 
 MOST_BROKEN_IN_A_ROW = 20
+SCALES = 4  # sizes that `DeviceCrops` holds a photograph in, where it is told to downscale
 ORDER, SAMPLE, STEP = 1, 2, 3  # last word of a seed: which kind of random numbers it is for
 
 
@@ -261,10 +262,10 @@ def _unchanged(batch: Any) -> Any:  # with batch_size=None an item, where torch'
 class DeviceCrops:
     """All photographs decoded once into one uint8 buffer on the device; crops are gathered there.
 
-    380 megapixels take 1.1 GB (twice that for a moment while loading). Crops are flipped and turned by
-    multiples of 90 degrees. The random numbers come from a CPU generator seeded with (seed, step), so a CPU
-    and a GPU, and any split over ranks, cut the same crops. The order of photographs is the `Loader`'s; the
-    crops are not.
+    380 megapixels take 1.1 GB (twice that for a moment while loading); with a downscale 2 to 3 times that, as each
+    photograph is held in SCALES sizes. Crops are flipped and turned by multiples of 90 degrees. The random numbers
+    come from a CPU generator seeded with (seed, step), so a CPU and a GPU, and any split over ranks, cut the same
+    crops. The order of photographs is the `Loader`'s; the crops are not.
     """
 
     def __init__(
@@ -275,36 +276,40 @@ class DeviceCrops:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        """Decodes everything. Raises TooManyBroken; ValueError if the config asks for downscale or jitter."""
+        """Decodes everything. Raises TooManyBroken; ValueError if the config asks for jitter."""
         sample_numbers(0, config.batch, rank, world)  # raises on a bad rank
-        if tuple(config.downscale) != (1.0, 1.0) or config.jitter:
-            raise ValueError("DeviceCrops neither downscales nor jitters: use the Loader, or leave them out")
+        if config.jitter:
+            raise ValueError("DeviceCrops does not jitter: use the Loader, or leave it out")
         self._config, self._rank, self._world = config, rank, world
+        low, high = config.downscale
+        self._scales = np.linspace(low, high, SCALES if low < high else 1).tolist()
         self.device = torch.device(device)
         self.broken = BrokenImages(len(refs))
         pictures: list[Tensor] = []
         sizes: list[tuple[int, int]] = []
-        for pixels in self._decode(refs):
-            pixels = augment.pad(pixels, config.crop)
-            sizes.append(pixels.shape[:2])
-            pictures.append(torch.from_numpy(pixels).reshape(-1, 3).to(self.device))
-        self._order = SampleOrder(len(sizes), config.seed)
+        for scaled in self._decode(refs):
+            for pixels in scaled:
+                sizes.append(pixels.shape[:2])
+                pictures.append(torch.from_numpy(pixels).reshape(-1, 3).to(self.device))
+        self._order = SampleOrder(len(sizes) // len(self._scales), config.seed)
         self._pixels = torch.cat(pictures)  # uint8 [all pixels, 3]
         self._sizes = torch.tensor(sizes)  # int64 [N, 2]: height, width
         areas = self._sizes.prod(dim=1)
         self._offsets = areas.cumsum(0) - areas  # int64 [N], pixels
 
-    def _decode(self, refs: Sequence[ImageRef]) -> Iterator[Pixels]:
-        reader = Reader()
+    def _decode(self, refs: Sequence[ImageRef]) -> Iterator[list[Pixels]]:
+        """Every photograph that is not broken, in each of the scales."""
+        reader, crop = Reader(), self._config.crop
 
-        def pixels_or_reason(ref: ImageRef) -> Pixels | str:
+        def scaled_or_reason(ref: ImageRef) -> list[Pixels] | str:
             try:
-                return reader.pixels(ref)
+                pixels = reader.pixels(ref)
             except BrokenImage as error:
                 return str(error)
+            return [augment.pad(augment.reduced(pixels, scale, crop), crop) for scale in self._scales]
 
         with ThreadPoolExecutor(max(1, self._config.workers)) as pool:  # Pillow decodes outside Python's lock
-            for ref, result in zip(refs, pool.map(pixels_or_reason, refs), strict=True):
+            for ref, result in zip(refs, pool.map(scaled_or_reason, refs), strict=True):
                 if isinstance(result, str):
                     self.broken.add_broken(str(ref), result)
                 else:
@@ -323,19 +328,20 @@ class DeviceCrops:
         places = [divmod(number, self._order.n_images) for number in numbers]
         photographs = torch.tensor([self._order.image_index(epoch, index) for epoch, index in places])
         draws = self._draws(step)
-        room = self._sizes[photographs] - crop + 1
+        pictures = photographs * len(self._scales) + (draws[:, 5] * len(self._scales)).long()
+        room = self._sizes[pictures] - crop + 1
         corner = (draws[:, :2] * room).long()  # int64 [B, 2]: top, left
-        width = self._sizes[photographs, 1]
-        start = self._offsets[photographs] + corner[:, 0] * width + corner[:, 1]
-        turns = (draws[:, 2:] < 0.5).long()  # three choices of two: the 8 flips and rotations, equally often
+        width = self._sizes[pictures, 1]
+        start = self._offsets[pictures] + corner[:, 0] * width + corner[:, 1]
+        turns = (draws[:, 2:5] < 0.5).long()  # three choices of two: the 8 flips and rotations, equally often
         plan = torch.cat([start[:, None], width[:, None], turns], dim=1)
         return self._gather(plan.to(self.device), crop)  # all that goes to a GPU in a step: 40 bytes a crop
 
     def _draws(self, step: int) -> Tensor:
-        """Numbers in 0..1 for this rank's samples, float64 [B, 5]: of those of all ranks, every world-th."""
+        """Numbers in 0..1 for this rank's samples, float64 [B, 6]: of those of all ranks, every world-th."""
         words = np.random.SeedSequence((self._config.seed, step, 0, STEP)).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
-        draws = torch.rand(self._config.batch * self._world, 5, dtype=torch.float64, generator=generator)
+        draws = torch.rand(self._config.batch * self._world, 6, dtype=torch.float64, generator=generator)
         return draws[self._rank :: self._world]
 
     def _gather(self, plan: Tensor, crop: int) -> Tensor:
