@@ -131,6 +131,16 @@ def test_a_run_without_validation_photographs_has_its_losses_alone(folder):
     assert (out / "progress.png").exists()
 
 
+def test_a_training_that_diverges_goes_back_and_slows_down(folder, caplog):
+    text = recipe_text("autoencoder").replace("lr = 1e-3", "lr = 1e9").replace("log_every = 2", "log_every = 1")
+    out = run(folder, text)
+    rows = [json.loads(line) for line in (out.parent / "log.jsonl").read_text().splitlines()]
+    rates = [row["lr"] for row in rows if "lr" in row]
+    state = trainer.read_checkpoint(out)
+    assert "diverged" in caplog.text and rates[-1] < rates[0] / 2 and state["slower"] < 1
+    assert all(value.isfinite().all() for value in state["model"].values())
+
+
 def test_another_recipe_does_not_resume(folder):
     run(folder, recipe_text())
     with pytest.raises(ValueError, match="another recipe"):

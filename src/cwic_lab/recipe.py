@@ -19,7 +19,7 @@ class Stage:
     map: train jointly with the importance map (the paper's stage 2); False: the whole code, no mask (stage 1).
     prefix: in stage 1, keep a random number of leading channels in each sample (log-uniform from this number to n),
         so that the channels are already in order of use when the map arrives; 0: always all of them.
-    lr, lr_end: learning rate of a layer of fan-in 64 (`train.new_optimizer`) after `warmup` steps, and at the
+    lr, lr_end: learning rate of a layer of fan-in 64 (`step.new_optimizer`) after `warmup` steps, and at the
         end of a cosine.
     shares: share of the learning rate for parts of the network (its modules and parameters by name), and "*" for all
         that are not named, 1 where nothing is said; with 0 a part stays as it is. The gradient through a hard
@@ -59,6 +59,7 @@ class Recipe:
     """network: {kind, n, levels, width}. source "memory": photographs decoded once into the device's memory;
     "workers": decoded as they are needed by worker processes. init: run, checkpoint or bundle whose matching weights
     start the run.
+    compile: the loss by torch.compile. graph: on a single GPU, the whole step as one CUDA graph (flagship).
     start: without an init, "transform" (`networks.start`, with these `spacing` and `adaptive`, fitted to
     `start_crops` training crops of 192 pixels) or "random" weights.
     """
@@ -78,6 +79,7 @@ class Recipe:
     ema: float = 0.999
     precision: str = "float32"
     compile: bool = False
+    graph: bool = False
     validate_every: int = 1000
     validation_images: int = 24
     checkpoint_every: int = 1000
@@ -113,6 +115,8 @@ def parse_recipe(text: str) -> Recipe:
         raise ValueError("stage: auto and ms_ssim are for networks of kind 'cwic' alone")
     if any(stage.auto and stage.shares for stage in recipe.stages):
         raise ValueError("stage: auto trains importance_net alone; shares are not allowed beside it")
+    if recipe.network.get("kind") != "cwic" and recipe.graph:
+        raise ValueError("recipe: graph is for networks of kind 'cwic' alone")
     for key, value, allowed in [
         ("source", recipe.source, ("memory", "workers")),
         ("start", recipe.start, ("transform", "random")),

@@ -31,7 +31,8 @@ from cwic_lab.bundle_weights import read_bundle
 from cwic_lab.data import ImageRef, batches, open_data
 from cwic_lab.loss import mean_over_processes
 from cwic_lab.recipe import Recipe, Stage, parse_recipe, read_recipe
-from cwic_lab.task import Task, task_of
+from cwic_lab.step import Good, Step, new_optimizer, to_planes
+from cwic_lab.task import task_of
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +66,7 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
     network = network.to(place, memory_format=torch.channels_last)
     average = {key: value.detach().clone() for key, value in network.state_dict().items()}
     optimizer = new_optimizer(task, network)
-    start = 0
-    seconds_before = 0.0
+    start, seconds_before, slower = 0, 0.0, 1.0
     if resumed:
         state = read_checkpoint(checkpoint)
         if state["recipe"] != recipe.text:
@@ -74,11 +74,10 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
         network.load_state_dict(state["model"])
         average = {key: value.to(place) for key, value in state["ema"].items()}
         optimizer.load_state_dict(state["optimizer"])
-        start, seconds_before = state["step"], state["seconds"]
+        start, seconds_before, slower = state["step"], state["seconds"], state["slower"]
 
     source = batches(recipe.source, train_refs, recipe.data, place, rank, world, start)
     validation = validate.load(valid_refs, recipe.validation_images) if rank == 0 else []
-    loss_of_step = torch.compile(task.loss) if recipe.compile else task.loss
 
     began = time.monotonic()
     sums: dict[str, Tensor] = {}
@@ -88,35 +87,31 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
         if step_in_stage == 0 and step > 0:
             optimizer = new_optimizer(task, network)  # a stage's moments do not describe the next one's loss
         if step_in_stage == 0 or step == start:
-            gradients = prepare_gradients(network, stage)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(stage, step_in_stage) * group["share"] * stage.share(group["part"])
-
-        planes = to_planes(next(source))  # float [B,3,c,c]
-        draws = task.draw(network, stage, planes.shape, generator_of(recipe.seed, step, rank, place))
-        with torch.autocast(place.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            loss, parts = loss_of_step(network, planes, stage, draws)
-        gradients.zero_()
-        loss.backward()
-        if world > 1:
-            dist.all_reduce(gradients)
-            gradients /= world
-        task.mend_gradients(network)
-        norm = nn.utils.clip_grad_norm_(network.parameters(), stage.clip)
-        if math.isfinite(norm):  # a batch that overflowed must not touch the weights
-            optimizer.step()
+            run, good = Step(task, network, optimizer, recipe, stage), Good(network, average)
+        run.set_rate(learning_rate(stage, step_in_stage) * slower)
+        images = next(source)  # uint8 [B,3,c,c]
+        parts = run(images, task.draw(network, stage, images.shape, generator_of(recipe.seed, step, rank, place)))
         # A stage's average starts anew: what the last one ended with is not what this one makes.
         update_average(average, network, min(recipe.ema, (1 + step_in_stage) / (10 + step_in_stage)))
 
-        for key, value in (parts | {"loss": loss.detach(), "grad_norm": norm.detach()}).items():
+        for key, value in parts.items():
             sums[key] = sums.get(key, torch.zeros((), device=place)) + value
         done = step + 1
         if done % recipe.log_every == 0:
-            row = {key: float(mean_over_processes(value)) / recipe.log_every for key, value in sums.items()}
+            row = {key: float(mean_over_processes(value)) for key, value in sums.items()}
             sums = {}
+            whole = recipe.log_every - row["skipped"]
+            row |= {key: row[key] / max(1, whole) for key in row.keys() - {"skipped"}}
+            if good.is_lost(row["loss"], whole < recipe.log_every / 2):
+                good.restore(network, average)
+                optimizer, slower = new_optimizer(task, network), slower / 2
+                run = Step(task, network, optimizer, recipe, stage)
+                log.warning("step %d: the training diverged; back to the last log, half as fast", done)
+            else:
+                good.keep(network, average, row["loss"])
             row |= {
                 "psnr": -10 * math.log10(max(row["mse"], 1e-9) / 4),
-                "lr": learning_rate(stage, step_in_stage),
+                "lr": learning_rate(stage, step_in_stage) * slower,
             }
             seconds = seconds_before + time.monotonic() - began
             row |= {"step": done, "stage": stage.name, "seconds": round(seconds, 1)}
@@ -130,15 +125,10 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
             progress.plot(out)
         if rank == 0 and (done % recipe.checkpoint_every == 0 or done == recipe.steps):
             seconds = seconds_before + time.monotonic() - began
-            write_checkpoint(checkpoint, recipe, network, average, optimizer, done, seconds)
+            write_checkpoint(checkpoint, recipe, network, average, optimizer, done, seconds, slower)
     if world > 1:
         dist.destroy_process_group()
     return checkpoint
-
-
-def to_planes(images: Tensor) -> Tensor:
-    """uint8 [B,3,c,c] -> float32 [B,3,c,c] in [-1,1], channels last."""
-    return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
 def generator_of(seed: int, step: int, rank: int, place: torch.device) -> torch.Generator:
@@ -158,26 +148,6 @@ def check_parts(network: nn.Module, stages: Sequence[Stage]) -> None:
     unknown = sorted({part for stage in stages for part in stage.shares} - parts - {"*"})
     if unknown:
         raise ValueError(f"stage: shares of unknown part {unknown[0]!r}; allowed: {', '.join(sorted(parts))}")
-
-
-def prepare_gradients(network: nn.Module, stage: Stage) -> Tensor:
-    """The gradients of all that is trained, as one float32 vector of zeros; each `.grad` is a view of its part.
-
-    So processes average theirs in one message, without a copy. Parts with a share of 0 are kept out of training.
-    """
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(stage.share(name.split(".")[0]) != 0)
-        parameter.grad = None
-    trained = [p for p in network.parameters() if p.requires_grad]
-    flat = torch.zeros(sum(p.numel() for p in trained), device=trained[0].device)
-    for parameter, part in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
-        parameter.grad = part.as_strided(parameter.shape, parameter.stride())
-    return flat
-
-
-def new_optimizer(task: Task, network: nn.Module) -> torch.optim.Optimizer:
-    """Adam as in the paper (betas 0.9 and 0.999, no weight decay); fused where the device has it."""
-    return torch.optim.Adam(task.groups(network), lr=1e-4, fused=next(network.parameters()).is_cuda)
 
 
 def sample_planes(recipe: Recipe, refs: Sequence[ImageRef], crop: int, count: int) -> Tensor:
@@ -234,7 +204,7 @@ def load_matching(network: nn.Module, weights: dict[str, Tensor]) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's dict on the CPU: format, recipe (text), model, ema, optimizer, step, seconds."""
+    """A checkpoint's dict on the CPU: format, recipe (text), model, ema, optimizer, step, seconds, slower."""
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     if state.get("format") != CHECKPOINT_FORMAT:
         raise ValueError(f"{path}: checkpoint format {state.get('format')}; this version reads {CHECKPOINT_FORMAT}")
@@ -244,12 +214,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def write_checkpoint(
     path: Path, recipe: Recipe, network: nn.Module, average: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer, step: int, seconds: float,
+    optimizer: torch.optim.Optimizer, step: int, seconds: float, slower: float,
 ) -> None:  # fmt: skip
     """Write everything needed to go on, to a temporary sibling first."""
     state = {
         "format": CHECKPOINT_FORMAT, "recipe": recipe.text, "model": network.state_dict(), "ema": average,
-        "optimizer": optimizer.state_dict(), "step": step, "seconds": seconds,
+        "optimizer": optimizer.state_dict(), "step": step, "seconds": seconds, "slower": slower,
     }  # fmt: skip
     part = path.with_suffix(".part")
     torch.save(state, part)
