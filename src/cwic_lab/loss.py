@@ -83,8 +83,9 @@ def ssim_maps(decoded: Tensor, planes: Tensor) -> tuple[Tensor, Tensor]:
 
     def blur(x: Tensor) -> Tensor:
         groups = x.shape[1]
-        x = F.conv2d(x, taps.view(1, 1, -1, 1).expand(groups, 1, -1, 1), groups=groups)
-        return F.conv2d(x, taps.view(1, 1, 1, -1).expand(groups, 1, 1, -1), groups=groups)
+        with torch.autocast(x.device.type, enabled=False):  # variances are small differences of squares
+            x = F.conv2d(x, taps.view(1, 1, -1, 1).expand(groups, 1, -1, 1), groups=groups)
+            return F.conv2d(x, taps.view(1, 1, 1, -1).expand(groups, 1, 1, -1), groups=groups)
 
     c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2  # the data range is 2
     # SSIM's means are those of pixel values, which start at 0: shift [-1, 1] to [0, 2].
