@@ -38,8 +38,9 @@ LATENTS = 320  # channels of y
 SIDE = 96  # channels of z
 FEATURES = 128  # channels that z_hat gives to the means
 CONTEXT = 192  # hidden channels of a step of the means
-WIDTH8, BLOCKS8 = 128, 3  # at 1/8 of the resolution, in the analysis and in the synthesis
-WIDTH16, BLOCKS16 = 224, 3  # at 1/16
+WIDTH8, WIDTH16 = 192, 288  # channels at 1/8 and 1/16 of the resolution, in the analysis and in the synthesis
+ENCODER_BLOCKS8, ENCODER_BLOCKS16 = 5, 5  # an encoder may take longer than a decoder
+DECODER_BLOCKS8, DECODER_BLOCKS16 = 3, 4
 STEPS = 4  # of the means
 
 STRIDE, SIDE_STRIDE = 16, 64
@@ -71,16 +72,16 @@ class Flagship(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.start = PixelStart(LATENTS, STRIDE)  # the linear way around both transforms
-        self.encoder8 = nn.Sequential(Pointwise(3 * 64, WIDTH8), *(Block(WIDTH8) for _ in range(BLOCKS8)))
-        self.encoder16 = nn.Sequential(Pointwise(4 * WIDTH8, WIDTH16), *(Block(WIDTH16) for _ in range(BLOCKS16)))
+        self.encoder8 = nn.Sequential(Pointwise(3 * 64, WIDTH8), *blocks(WIDTH8, ENCODER_BLOCKS8))
+        self.encoder16 = nn.Sequential(Pointwise(4 * WIDTH8, WIDTH16), *blocks(WIDTH16, ENCODER_BLOCKS16))
         self.encoder_out = Pointwise(WIDTH16, LATENTS, zero=True)
 
         self.importance_net = nn.Sequential(Pointwise(WIDTH16, 64), nn.LeakyReLU(0.01), Pointwise(64, 1, zero=True))
 
         self.decoder_in = Pointwise(LATENTS, WIDTH16)
-        self.decoder16 = nn.Sequential(*(Block(WIDTH16) for _ in range(BLOCKS16)))
+        self.decoder16 = nn.Sequential(*blocks(WIDTH16, DECODER_BLOCKS16))
         self.decoder_up = Pointwise(WIDTH16, 4 * WIDTH8)
-        self.decoder8 = nn.Sequential(*(Block(WIDTH8) for _ in range(BLOCKS8)))
+        self.decoder8 = nn.Sequential(*blocks(WIDTH8, DECODER_BLOCKS8))
         self.decoder_out = Pointwise(WIDTH8, 3 * 64, zero=True)
 
         self.side_in = nn.Sequential(Pointwise(LATENTS, 128), Depthwise(128), nn.LeakyReLU(0.01))
@@ -192,6 +193,11 @@ class Flagship(nn.Module):
     def expected(self, step: int, known: Tensor, features: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         """Means of one step, and the scales, which stay what z said: the symbols must not wait for the means."""
         return self.mean(step, known, features), scale
+
+
+def blocks(channels: int, count: int) -> list[Block]:
+    """This many blocks in a row."""
+    return [Block(channels) for _ in range(count)]
 
 
 def lambda_of(quality: Tensor) -> Tensor:
