@@ -78,7 +78,7 @@ def test_parity_check_can_fail(made):
     state = trainer.read_checkpoint(checkpoint)
     network = exporter.network_of(state)
     images = [np.random.default_rng(2).integers(0, 256, (64, 64, 3)).astype(np.uint8)]
-    shipped = graphs.with_float16_weights(network)
+    shipped = graphs.with_stored_weights(network)
     figures = export_paper.prove(network, shipped, out, images)
     assert all(figures[key] <= limit for key, limit in export_paper.PARITY_LIMITS.items())
     with torch.no_grad():

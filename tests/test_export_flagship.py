@@ -8,16 +8,23 @@ import pytest
 from photographs import write_photographs
 
 torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
 
 import cwic  # noqa: E402
 from cwic import flagship  # noqa: E402
 from cwic.errors import ModelError  # noqa: E402
 from cwic_lab import export as exporter  # noqa: E402
-from cwic_lab import export_flagship  # noqa: E402
+from cwic_lab import export_flagship, graphs  # noqa: E402
 from cwic_lab import train as trainer  # noqa: E402
 from cwic_lab.bundle_weights import read_bundle  # noqa: E402
-from cwic_lab.graphs import with_float16_weights  # noqa: E402
-from cwic_lab.networks.flagship import Flagship  # noqa: E402
+from cwic_lab.graphs import with_stored_weights  # noqa: E402
+from cwic_lab.networks.flagship import (  # noqa: E402
+    DECODER_BLOCKS8,
+    DECODER_BLOCKS16,
+    ENCODER_BLOCKS8,
+    ENCODER_BLOCKS16,
+    Flagship,
+)
 from cwic_lab.networks.flagship_blocks import quantized  # noqa: E402
 from cwic_lab.networks.flagship_index import SMALLEST, STEP  # noqa: E402
 
@@ -103,9 +110,9 @@ def test_training_rounds_as_encoders_do(table):
 
 
 def test_weights_come_back_out_of_the_bundle(made):
-    """All that the graphs hold in float16 bit for bit; the scales to the integers' step; z's density about."""
+    """All that the graphs hold in 8 and 16 bits bit for bit; the scales to the integers' step; z's density about."""
     _, checkpoint, out = made
-    shipped = with_float16_weights(exporter.network_of(trainer.read_checkpoint(checkpoint))).state_dict()
+    shipped = with_stored_weights(exporter.network_of(trainer.read_checkpoint(checkpoint))).state_dict()
     found = read_bundle(out)
     assert found.keys() == shipped.keys()
     for name, value in shipped.items():
@@ -114,8 +121,26 @@ def test_weights_come_back_out_of_the_bundle(made):
         elif name.startswith("scales."):
             assert torch.allclose(found[name], value, atol=1e-2)
         else:
-            assert torch.equal(found[name], value.half().float() if value.dim() > 1 else found[name]), name
+            assert torch.equal(found[name], value) or value.dim() == 1, name
             assert torch.allclose(found[name], value, rtol=1e-3), name
+
+
+def test_rows_of_1x1_layers_are_8_bit_integers_on_disk(made):
+    _, _, out = made
+    stored = {w.name: w for name in ("encoder.onnx", "decoder.onnx") for w in onnx.load(out / name).graph.initializer}
+    matrices = [name for name in stored if "gate.0.weight" in name and name.endswith(".int8")]
+    assert len(matrices) == ENCODER_BLOCKS8 + ENCODER_BLOCKS16 + DECODER_BLOCKS8 + DECODER_BLOCKS16
+    assert all(stored[name].data_type == onnx.TensorProto.INT8 for name in matrices)
+    assert stored["network.start.basis.float16"].data_type == onnx.TensorProto.FLOAT16
+
+
+def test_eight_bits_keep_a_row_to_half_a_step_and_are_found_again():
+    weight = torch.randn(40, 64, generator=torch.Generator().manual_seed(1)) * torch.logspace(-9, 3, 40)[:, None]
+    weight[7] = 0
+    rounded = graphs.in_eight_bits(weight)
+    step = weight.abs().amax(dim=1, keepdim=True) / 127
+    assert ((rounded - weight).abs() <= step * 0.51).all() and (rounded[7] == 0).all()
+    assert torch.equal(graphs.in_eight_bits(rounded), rounded)
 
 
 def test_a_training_starts_from_a_bundle(made):

@@ -1,6 +1,6 @@
 """The flagship's weights out of a published bundle, so that a training can start from what was shipped.
 
-    encoder.onnx, side.onnx, means.onnx, decoder.onnx   hold them in float16, by name (`graphs.name_weights`)
+    encoder.onnx, side.onnx, means.onnx, decoder.onnx   hold them in 8 and 16 bits, by name (`graphs`)
     index.onnx                                          the scales, as the integers that they were rounded to
     tables.npz                                          what was counted of z, which gives its mean and deviation
 
@@ -22,7 +22,7 @@ from cwic import bundle
 from cwic.bundle import Bundle
 from cwic.errors import ModelError
 from cwic_lab import networks
-from cwic_lab.graphs import NAMED, TRANSPOSED
+from cwic_lab.graphs import NAMED, TRANSPOSED, stored_weights
 from cwic_lab.networks.flagship_index import HIDDEN, scales_of_integers
 
 FLOAT_GRAPHS = ("encoder.onnx", "side.onnx", "means.onnx", "decoder.onnx")
@@ -51,11 +51,9 @@ def read_bundle(path: Path) -> dict[str, Tensor]:
 
 def _initializers(graph: onnx.GraphProto) -> dict[str, Tensor]:
     """A graph's weights by the network's own names, float32, as matrices where they are those of 1x1 layers."""
-    stored = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "Cast"}
     found = {}
-    for weight in graph.initializer:
-        name = stored.get(weight.name, weight.name)
-        values = torch.from_numpy(numpy_helper.to_array(weight).astype(np.float32))
+    for name, array in stored_weights(graph).items():
+        values = torch.from_numpy(array.astype(np.float32))
         if values.dim() == 4 and values.shape[2:] == (1, 1):
             values = values[:, :, 0, 0]
         values = values.t() if name.endswith(TRANSPOSED) else values

@@ -2,8 +2,8 @@
 
     cwic export runs/NAME/last.pt -o BUNDLE
 
-The averaged weights go into the graphs as float16 (the runtime computes in float32), the tables are fitted on the codes
-of training photographs, and nothing is left behind unless every check passes.
+The averaged weights go into the graphs in 8 and 16 bits (`graphs`; the runtime computes in float32), the tables are
+fitted on the codes of training photographs, and nothing is left behind unless every check passes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cwic import bundle
 from cwic_lab import export_flagship, export_paper, networks
 from cwic_lab.complexity import kmac_per_pixel
 from cwic_lab.data import open_data, validation_images
-from cwic_lab.graphs import with_float16_weights
+from cwic_lab.graphs import with_stored_weights
 from cwic_lab.recipe import parse_recipe
 from cwic_lab.train import read_checkpoint
 
@@ -55,7 +55,7 @@ def export(
     shutil.rmtree(part.parent, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        shipped = with_float16_weights(network)
+        shipped = with_stored_weights(network)
         training = {
             "recipe": recipe.text, "steps": state["step"], "hours": round(state["seconds"] / 3600, 2),
             "torch": torch.__version__, "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),

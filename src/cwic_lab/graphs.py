@@ -1,4 +1,11 @@
-"""Torch modules -> ONNX files with float16 weights, and the error for a bundle that does not do the same."""
+"""Torch modules -> ONNX files with weights of 8 and 16 bits, and the error for a bundle that does not do the same.
+
+    1x1 layers of the flagship   8-bit integers, and a scale for each output
+    all else of two dimensions or more   float16
+    biases                       float32
+
+The runtime unpacks them when it loads a graph and computes in float32.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +18,14 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from cwic_lab.networks.flagship_blocks import Pointwise, ScaleNet
+
 OPSET = 17
+EIGHT_BITS = 127  # the largest 8-bit weight, in size
 # Names of weights in a graph begin with this, as the module that is exported holds the network by this name; weights
 # that are stored transposed end with that.
 NAMED, TRANSPOSED = "network.", ".T"
@@ -42,8 +53,7 @@ def write_graph(
 ) -> None:  # fmt: skip
     """Write the graph of a function of a network, with free height and width of all inputs [1,C,h,w] and outputs.
 
-    inputs: an example of each argument, by name. weights: the type to store weights in, float16 or, where all are
-    integers that fit, int16.
+    inputs: an example of each argument, by name. weights: as in `shrink_weights`.
     """
     buffer = io.BytesIO()
     axes = {key: {2: f"{key}_height", 3: f"{key}_width"} for key in [*inputs, *outputs]}
@@ -59,7 +69,7 @@ def write_graph(
 
 
 def check_parity(rows: Sequence[Mapping[str, float]], limits: Mapping[str, float]) -> dict[str, float]:
-    """The largest of each figure over the rows, one for each photograph, and the mean loss to float16.
+    """The largest of each figure over the rows, one for each photograph, and the mean loss to rounded weights.
 
     Raises ParityError if one is above its limit, or is no number.
     """
@@ -67,17 +77,35 @@ def check_parity(rows: Sequence[Mapping[str, float]], limits: Mapping[str, float
     for key, limit in limits.items():
         if not figures[key] <= limit:
             raise ParityError(f"{key} is {figures[key]:.2e}; at most {limit:.0e} is allowed")
-    return figures | {"mean_float16_loss_db": float(np.mean([row["float16_loss_db"] for row in rows]))}
+    return figures | {"mean_rounding_loss_db": float(np.mean([row["rounding_loss_db"] for row in rows]))}
 
 
-def with_float16_weights(network: Any) -> Any:
-    """A copy whose weights of more than one dimension are rounded to float16, as they are stored."""
+def with_stored_weights(network: Any) -> Any:
+    """A copy whose weights are rounded as they are stored.
+
+    Not those of the flagship's scales, which become integers of their own kind (`networks.flagship_index`).
+    """
     copy = deepcopy(network)
+    scales = {id(layer) for net in copy.modules() if isinstance(net, ScaleNet) for layer in net.modules()}
+    eight = {id(m.weight) for m in copy.modules() if isinstance(m, Pointwise) and id(m) not in scales}
     with torch.no_grad():
         for parameter in copy.parameters():
-            if parameter.dim() > 1:
+            if id(parameter) in eight:
+                parameter.copy_(in_eight_bits(parameter))
+            elif parameter.dim() > 1:
                 parameter.copy_(parameter.half())
     return copy
+
+
+def in_eight_bits(weight: Tensor) -> Tensor:
+    """Rows of a matrix [out,in] to whole multiples, at most EIGHT_BITS, of a scale that fits their largest.
+
+    A scale has 16 significant bits: so the products are exact in float32, and the scale can be read off the largest.
+    """
+    mantissa, exponent = torch.frexp(weight.abs().amax(dim=1, keepdim=True) / EIGHT_BITS)
+    scale = torch.ldexp((mantissa * 2**16).round() / 2**16, exponent)
+    scale = torch.where(scale > 0, scale, 1)
+    return (weight / scale).round().clamp(-EIGHT_BITS, EIGHT_BITS) * scale
 
 
 def name_weights(model: onnx.ModelProto, network: nn.Module) -> None:
@@ -106,20 +134,48 @@ def name_weights(model: onnx.ModelProto, network: nn.Module) -> None:
 
 
 def shrink_weights(model: onnx.ModelProto, to: type = np.float16) -> None:
-    """Store float32 weights of more than one dimension in another type, behind a Cast that the runtime folds away.
+    """Store float32 weights of more than one dimension in fewer bits, behind nodes that the runtime folds away.
 
-    Those that an integer type does not hold exactly stay as they are.
+    to: float16 for all but the 1x1 layers that are `in_eight_bits`, which become 8-bit integers and scales; or an
+    integer type for those that it holds exactly.
     """
-    casts = []
-    for weight in model.graph.initializer:
+    nodes = []
+    for weight in list(model.graph.initializer):
         values = numpy_helper.to_array(weight)
         if values.dtype != np.float32 or values.ndim < 2:
             continue
-        small = values.astype(to)
-        if np.issubdtype(to, np.integer) and (small != values).any():
+        name, rows = weight.name, None if np.issubdtype(to, np.integer) else _eight_bit_rows(values)
+        small = rows[0] if rows else values.astype(to)
+        if not rows and np.issubdtype(to, np.integer) and (small != values).any():
             continue
-        stored = f"{weight.name}.{small.dtype}"
-        casts.append(onnx.helper.make_node("Cast", [stored], [weight.name], to=onnx.TensorProto.FLOAT))
+        stored = f"{name}.{small.dtype}"
         weight.CopyFrom(numpy_helper.from_array(small, stored))
-    for place, node in enumerate(casts):
+        whole = f"{name}.whole" if rows else name
+        nodes.append(onnx.helper.make_node("Cast", [stored], [whole], to=onnx.TensorProto.FLOAT))
+        if rows:
+            model.graph.initializer.append(numpy_helper.from_array(rows[1], f"{name}.scale"))
+            nodes.append(onnx.helper.make_node("Mul", [whole, f"{name}.scale"], [name]))
+    for place, node in enumerate(nodes):
         model.graph.node.insert(place, node)
+
+
+def stored_weights(graph: onnx.GraphProto) -> dict[str, NDArray[Any]]:
+    """A graph's initializers by name, and what the nodes of `shrink_weights` unpack of them, float32."""
+    values = {weight.name: numpy_helper.to_array(weight) for weight in graph.initializer}
+    for node in graph.node:
+        given = [values[name] for name in node.input if name in values]
+        if node.op_type == "Cast" and given:
+            values[node.output[0]] = given[0].astype(np.float32)
+        elif node.op_type == "Mul" and len(given) == 2:
+            values[node.output[0]] = given[0] * given[1]
+    return values
+
+
+def _eight_bit_rows(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]] | None:
+    """Integers [out,in,1,1] and scales [out,1,1,1] of the weights of a 1x1 layer that is `in_eight_bits`, or None."""
+    if values.shape[2:] != (1, 1):
+        return None
+    scale = np.abs(values).max(axis=1, keepdims=True) / np.float32(EIGHT_BITS)
+    scale[scale == 0] = 1
+    whole = np.rint(values / scale)
+    return (whole.astype(np.int8), scale) if (whole * scale == values).all() else None
