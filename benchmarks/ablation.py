@@ -30,7 +30,7 @@ from cwic_lab import complexity, export_flagship, networks, task, train
 from cwic_lab.evaluate.bdrate import Curve, bd_rate
 from cwic_lab.networks import flagship
 from cwic_lab.networks.flagship import Flagship
-from cwic_lab.networks.flagship_blocks import Pointwise
+from cwic_lab.networks.flagship_blocks import Block, Pointwise
 from cwic_lab.recipe import read_recipe
 from cwic_lab.validate import QUALITIES
 
@@ -58,6 +58,15 @@ class ContextScales(Flagship):
     def expected(self, step: int, known: Tensor, features: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         mean, factor = self.refined(step, known, features)
         return mean, (scale * factor.exp()).clamp(min=0.11)
+
+
+class PlainBlock(Block):
+    """Twice the channels and a leaky ReLU in place of the gate."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        wide = Pointwise(channels, 2 * channels)
+        self.gated = nn.Sequential(wide, nn.LeakyReLU(0.01), Pointwise(2 * channels, channels, zero=True))  # type: ignore[assignment]
 
 
 class NoLinearWay(Flagship):
@@ -108,13 +117,11 @@ def only_one_rate() -> None:
 
 VARIANTS: dict[str, Callable[[], None]] = {
     BASE: lambda: None,
-    "width at 1/8: 96": constants(WIDTH8=96),
-    "width at 1/8: 160": constants(WIDTH8=160),
-    "width at 1/16: 160": constants(WIDTH16=160),
-    "width at 1/16: 288": constants(WIDTH16=288),
-    "blocks: 2 + 2": constants(BLOCKS8=2, BLOCKS16=2),
-    "blocks: 4 + 4": constants(BLOCKS8=4, BLOCKS16=4),
-    "blocks: 1 + 4": constants(BLOCKS8=1, BLOCKS16=4),
+    "width at 1/8: 128": constants(WIDTH8=128),
+    "width at 1/16: 224": constants(WIDTH16=224),
+    "encoder blocks: 3 + 4": constants(ENCODER_BLOCKS8=3, ENCODER_BLOCKS16=4),
+    "decoder blocks: 2 + 2": constants(DECODER_BLOCKS8=2, DECODER_BLOCKS16=2),
+    "blocks without gates": lambda: setattr(flagship, "Block", PlainBlock),
     "channels of y: 192": constants(LATENTS=192),
     "channels of y: 256": constants(LATENTS=256),
     "mean steps: 1": constants(STEPS=1),

@@ -65,6 +65,7 @@ def made(tmp_path_factory):
     write_photographs(folder, 216, 200)
     (folder / "recipe.toml").write_text(RECIPE.format(name="tiny", init="", lr=1e-3))
     checkpoint = trainer.train(folder / "recipe.toml", runs=folder / "runs", device="cpu")
+    (folder / "as-trained.pt").write_bytes(checkpoint.read_bytes())
     state = trainer.read_checkpoint(checkpoint)
     torch.manual_seed(0)
     for value in state["ema"].values():  # after one step many are still 0, and so alike, unlike those that are shipped
@@ -94,6 +95,13 @@ def test_the_map_alone_is_trained_in_its_stage(made):
     trained = {entry["share"] for entry in state["optimizer"]["param_groups"] if entry["lr"] > 0}
     assert trained  # and nothing else has a learning rate
     assert {entry["part"] for entry in state["optimizer"]["param_groups"] if entry["lr"] > 0} == {"importance_net"}
+
+
+def test_the_maps_stage_holds_the_averaged_codec(made):
+    """Which is the one that is exported; the first stage's weights of one step were further."""
+    state = trainer.read_checkpoint(made[0] / "as-trained.pt")
+    codec = [key for key in state["ema"] if not key.startswith("importance_net")]
+    assert all(torch.equal(state["model"][key], state["ema"][key]) for key in codec)
 
 
 @pytest.mark.parametrize("table", [1, 5, 20, 40, 63])

@@ -74,7 +74,7 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
         network.load_state_dict(state["model"])
         average = {key: value.to(place) for key, value in state["ema"].items()}
         optimizer.load_state_dict(state["optimizer"])
-        start, seconds_before, slower = state["step"], state["seconds"], state["slower"]
+        start, seconds_before, slower = state["step"], state["seconds"], state.get("slower", 1.0)
 
     source = batches(recipe.source, train_refs, recipe.data, place, rank, world, start)
     validation = validate.load(valid_refs, recipe.validation_images) if rank == 0 else []
@@ -86,6 +86,8 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
         stage, step_in_stage = recipe.stage_at(step)
         if step_in_stage == 0 and step > 0:
             optimizer = new_optimizer(task, network)  # a stage's moments do not describe the next one's loss
+            if stage.auto:
+                network.load_state_dict(average)  # the codec that stays as it is, is the one that is exported
         if step_in_stage == 0 or step == start:
             run, good = Step(task, network, optimizer, recipe, stage), Good(network, average)
         run.set_rate(learning_rate(stage, step_in_stage) * slower)
