@@ -28,6 +28,7 @@ from cwic_lab.networks.flagship_blocks import (
     Pointwise,
     ScaleNet,
     at_quality,
+    in_blocks,
     quantized,
     rounded,
     step_masks,
@@ -163,8 +164,8 @@ class Flagship(nn.Module):
     def synthesis(self, latents: Tensor, quality: Tensor) -> Tensor:
         """y_hat [B,LATENTS,h,w] and the local quality [B,1,h,w] -> planes [B,3,H,W]."""
         features = self.decoder_in(latents) * at_quality(self.weigh_in, quality).exp()
-        features = self.decoder16(features) * at_quality(self.weigh_up, quality).exp()
-        features = self.decoder8(F.pixel_shuffle(self.decoder_up(features), 2))
+        features = self.decoder16(in_blocks(features, WIDTH16)) * at_quality(self.weigh_up, quality).exp()
+        features = self.decoder8(in_blocks(F.pixel_shuffle(self.decoder_up(features), 2), WIDTH8))
         return self.start.synthesis(latents) + F.pixel_shuffle(self.decoder_out(features).float(), 8)
 
     # ---- all of it, for training ----

@@ -74,6 +74,17 @@ class Block(nn.Module):
         return x + self.gated(x)
 
 
+def in_blocks(x: Tensor, channels: int) -> Tensor:
+    """x [B,C,h,w] as it is; in a graph, times 1 by a convolution.
+
+    ONNX Runtime convolves in a layout of its own, blocks of channels, and keeps sums and products in it only where
+    all they are made of came out of convolutions. Without this a chain of blocks changes its layout at every sum.
+    """
+    if not torch.onnx.is_in_onnx_export():
+        return x
+    return F.conv2d(x, torch.ones(channels, 1, 1, 1), groups=channels)
+
+
 class PixelStart(nn.Module):
     """The linear way around the transforms: patches of stride x stride pixels <-> their first principal components.
 
