@@ -68,7 +68,7 @@ def write_graphs(network: Flagship, out: Path) -> None:
         return network.side(latents * network.gain(quality))
 
     def write(name: str, run: Callable[..., Any], inputs: dict[str, Tensor], outputs: list[str]) -> None:
-        write_graph(network, run, inputs, outputs, out / name)
+        write_graph(network, run, inputs, outputs, out / name, weights=np.int8)
 
     write("encoder.onnx", network.analysis_with_importance, {"planes": planes}, ["latents", "importance"])
     write("side.onnx", side_of, {"latents": latents, "quality": quality}, ["side"])

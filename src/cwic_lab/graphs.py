@@ -136,17 +136,17 @@ def name_weights(model: onnx.ModelProto, network: nn.Module) -> None:
 def shrink_weights(model: onnx.ModelProto, to: type = np.float16) -> None:
     """Store float32 weights of more than one dimension in fewer bits, behind nodes that the runtime folds away.
 
-    to: float16 for all but the 1x1 layers that are `in_eight_bits`, which become 8-bit integers and scales; or an
-    integer type for those that it holds exactly.
+    to: float16; int8 for float16 but in 1x1 layers that are `in_eight_bits`, which become 8-bit integers and scales; or
+    int16 for the weights that it holds exactly, and float32 for the others.
     """
     nodes = []
     for weight in list(model.graph.initializer):
         values = numpy_helper.to_array(weight)
         if values.dtype != np.float32 or values.ndim < 2:
             continue
-        name, rows = weight.name, None if np.issubdtype(to, np.integer) else _eight_bit_rows(values)
-        small = rows[0] if rows else values.astype(to)
-        if not rows and np.issubdtype(to, np.integer) and (small != values).any():
+        name, rows = weight.name, _eight_bit_rows(values) if to is np.int8 else None
+        small = rows[0] if rows else values.astype(np.int16 if to is np.int16 else np.float16)
+        if to is np.int16 and (small != values).any():
             continue
         stored = f"{name}.{small.dtype}"
         weight.CopyFrom(numpy_helper.from_array(small, stored))
