@@ -10,6 +10,8 @@ from cwic import bundle, codec, demo, imagefile, metrics
 from cwic.errors import TargetUnreachable
 
 MODELS = [found.id for found in bundle.available() if found.kind == "cwic"]
+# What quality 100 has at least on the photograph, bits per pixel and dB, and a file size near it.
+TOP = {"cwic-psnr": (2, 38, 60_000), "cwic-ssim": (1.7, 37, 50_000)}
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +32,16 @@ def test_bytes_and_psnr_rise_with_quality(photo: np.ndarray, model: str) -> None
     files = [cwic.encode(photo, model=model, quality=12.5 * number) for number in range(9)]
     sizes = [len(data) for data in files]
     assert sizes == sorted(sizes) and len(set(sizes)) == len(sizes)
-    assert cwic.inspect(files[0]).bits_per_pixel < 0.12 and cwic.inspect(files[-1]).bits_per_pixel > 1.7
+    top_bpp, top_psnr, _ = TOP[model]
+    assert cwic.inspect(files[0]).bits_per_pixel < 0.1 and cwic.inspect(files[-1]).bits_per_pixel > top_bpp
     scores = [metrics.psnr(photo, cwic.decode(data)) for data in files]
     assert scores == sorted(scores)
-    assert scores[0] > 22 and scores[-1] > 36
+    assert scores[0] > 22 and scores[-1] > top_psnr
 
 
-@pytest.mark.parametrize("size", [4_000, 20_001, 50_000])
-def test_a_size_is_met_from_below_within_2_percent(photo: np.ndarray, model: str, size: int) -> None:
+@pytest.mark.parametrize("size", [4_000, 20_001, "top"])
+def test_a_size_is_met_from_below_within_2_percent(photo: np.ndarray, model: str, size: int | str) -> None:
+    size = TOP[model][2] if isinstance(size, str) else size
     assert 0.98 * size <= len(cwic.encode(photo, model=model, size=size)) <= size
 
 
