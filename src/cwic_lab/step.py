@@ -30,17 +30,17 @@ class Step:
         self._task, self._network, self._optimizer, self._stage = task, network, optimizer, stage
         self._gradients = prepare_gradients(network, stage)
         self._place = self._gradients.device
-        products = {"conv_1x1_as_mm": True} if self._place.type == "cuda" else None  # with channels last they are
+        self._on_gpu = self._place.type == "cuda"
+        products = {"conv_1x1_as_mm": True} if self._on_gpu else None  # with channels last they are
         self._loss = torch.compile(task.loss, options=products) if recipe.compile else task.loss
         self._half = recipe.precision == "bfloat16"
-        self._records = recipe.graph and self._place.type == "cuda" and not dist.is_initialized()
+        self._records = recipe.graph and self._on_gpu and not dist.is_initialized()
         self._graph: torch.cuda.CUDAGraph | None = None
         self._warm = 0
-        on_gpu = self._place.type == "cuda"
         for group in optimizer.param_groups:  # also of a checkpoint from another device
-            group |= {"fused": on_gpu, "capturable": on_gpu}
+            group |= {"fused": self._on_gpu, "capturable": self._on_gpu}
             # In a graph a number is for ever what it was when recorded; a tensor is not.
-            group["lr"] = torch.zeros((), device=self._place) if on_gpu else 0.0
+            group["lr"] = torch.zeros((), device=self._place) if self._on_gpu else 0.0
 
     def set_rate(self, rate: float) -> None:
         """The learning rate of the next steps, before the shares of the groups and of the stage."""
@@ -81,7 +81,7 @@ class Step:
         self._gradients *= (self._stage.clip / (norm + 1e-6)).clamp(max=1)
         # A batch that overflowed must not touch the weights, nor the log.
         good = norm.isfinite()
-        if self._place.type == "cuda":  # without waiting for the number
+        if self._on_gpu:  # without waiting for the number
             self._optimizer.found_inf = (~good).float()  # type: ignore[attr-defined]
             self._optimizer.step()
         elif good:
