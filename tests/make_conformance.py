@@ -9,6 +9,7 @@ does not rot.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import struct
@@ -54,11 +55,23 @@ def picture(shape: tuple[int, ...]) -> np.ndarray:
     return image if len(shape) == 3 else np.ascontiguousarray(image[:, :, 0])
 
 
+def frames() -> np.ndarray:
+    """Red frames on white, which a lossless file is the smallest for: uint8 [40,50,3]."""
+    image = np.full((40, 50, 3), 255, np.uint8)
+    for inset in range(0, 20, 5):
+        image[inset : 40 - inset, [inset, -1 - inset]] = (200, 0, 0)
+        image[[inset, -1 - inset], inset : 50 - inset] = (200, 0, 0)
+    return image
+
+
 def symbols_sha256(data: bytes) -> str:
     """Of the importance map's levels, if there are any, and the code, one byte for each symbol.
 
-    Of the flagship: the quality (u16), the levels, z and the residuals (i32, little-endian).
+    Of the flagship: the quality (u16), the levels, z and the residuals (i32, little-endian). Of a lossless file:
+    the pixels.
     """
+    if cwic.inspect(data).is_lossless:
+        return hashlib.sha256(cwic.decode(data, models_dir=BUNDLES).tobytes()).hexdigest()
     found = codec.decode_symbols(data, models_dir=BUNDLES)
     if isinstance(found, flagship.Symbols):
         coded = found.side.astype("<i4").tobytes() + found.residual.astype("<i4").tobytes()
@@ -74,6 +87,10 @@ def good_files() -> dict[str, bytes]:
     files |= {
         name: cwic.encode(picture(shape), model="tiny-cwic", quality=quality, importance=drawn, models_dir=BUNDLES)
         for name, (shape, quality, drawn) in FLAGSHIP.items()
+    }
+    files |= {
+        f"cwic-{kind}-lossless": cwic.encode(image, model="tiny-cwic", models_dir=BUNDLES)
+        for kind, image in (("rgb-50x40", frames()), ("grey-50x40", np.ascontiguousarray(frames()[:, :, 0])))
     }
     header, chunks = container.unpack(files["li2018-rgb-8x8"])
     swapped = [Chunk("CODE", chunks["CODE"]), Chunk("nOTE", b"skip me"), Chunk("IMAP", chunks["IMAP"])]
@@ -130,6 +147,23 @@ def bad_files(good: bytes) -> dict[str, tuple[bytes, str]]:
     }
 
 
+def bad_lossless_files(good: bytes) -> dict[str, tuple[bytes, str]]:
+    """The same of a good lossless file."""
+    header, chunks = container.unpack(good)
+    pixels = Chunk("PIXL", chunks["PIXL"])
+
+    def with_header(**changed: object) -> bytes:
+        return container.pack(dataclasses.replace(header, **changed), [pixels])  # type: ignore[arg-type]
+
+    return {
+        "pixels-crc": (with_header(symbols_crc=header.symbols_crc ^ 1), "Corrupt"),
+        "pixels-of-another-size": (with_header(width=header.height, height=header.width), "Corrupt"),
+        "pixels-cut-short": (container.pack(header, [Chunk("PIXL", pixels.payload[:-9])]), "Corrupt"),
+        "pixels-are-a-png": (container.pack(header, [Chunk("PIXL", b"\x89PNG\r\n\x1a\n" + bytes(40))]), "Corrupt"),
+        "pixels-and-code": (container.pack(header, [pixels, Chunk("CODE", bytes(8))]), "Corrupt"),
+    }
+
+
 def main(directory: Path) -> None:
     good = good_files()
     (directory / "good").mkdir(parents=True)
@@ -138,7 +172,7 @@ def main(directory: Path) -> None:
         (directory / "good" / f"{name}.cwic").write_bytes(data)
         imagefile.write_image(directory / "good" / f"{name}.png", cwic.decode(data, models_dir=BUNDLES))
     hashes = {name: symbols_sha256(data) for name, data in good.items()}
-    bad = bad_files(good["li2018-rgb-33x17"])
+    bad = bad_files(good["li2018-rgb-33x17"]) | bad_lossless_files(good["cwic-rgb-50x40-lossless"])
     for name, (data, _) in bad.items():
         (directory / "bad" / f"{name}.cwic").write_bytes(data)
     expected = {name: error for name, (_, error) in bad.items()}

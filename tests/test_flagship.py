@@ -45,6 +45,9 @@ def test_every_size_and_quality_comes_back(size: tuple[int, int], grey: bool, qu
     returned = decode(data)
     assert returned.shape == image.shape and returned.dtype == np.uint8
     assert encode(image, quality=quality) == data
+    if cwic.inspect(data).is_lossless:  # a single pixel is not worth a network
+        np.testing.assert_array_equal(returned, image)
+        return
     found = codec.decode_symbols(data, models_dir=BUNDLES)
     assert isinstance(found, flagship.Symbols) and found.quality == round(100 * quality)
 

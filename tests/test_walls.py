@@ -18,6 +18,7 @@ ROOMS = {
     "pixels.py": {"cwic.errors", "cwic.container"},
     "paper.py": {"cwic"},
     "flagship.py": {"cwic"},
+    "lossless.py": {"cwic.errors", "PIL"},
     "search.py": {"cwic.errors", "cwic.symbols"},
     "importance.py": {"cwic.errors", "cwic.symbols", "PIL"},
     "networks.py": {"cwic.bundle", "cwic.errors", "onnxruntime"},

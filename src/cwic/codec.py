@@ -4,12 +4,14 @@
     decode   from_planes <- synthesis <- symbols <- entropy decoding <- unpack
 
 What lies between planes and payloads depends on the kind of model: `paper` (autoencoder, li2018) or `flagship` (cwic).
+Where the pixels themselves take no more bytes than the flagship's file (`lossless`), the file holds them instead.
 Everything from symbols to bytes is integers and exact; a decoder that gets other symbols than the encoder had says so
 (the header holds their CRC) and shows nothing.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -18,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cwic import bundle, container, flagship, importance, metrics, paper, pixels, search
+from cwic import bundle, container, flagship, importance, lossless, metrics, paper, pixels, search
 from cwic.bundle import DEFAULT_MODEL, Bundle
-from cwic.container import CODE, IMAP, Chunk, Header
+from cwic.container import CODE, IMAP, PIXL, Chunk, Header
 from cwic.errors import Corrupt, ModelError, TargetUnreachable
 from cwic.symbols import QUALITY_MAX
 
@@ -51,6 +53,11 @@ class Info:
     n_bytes: int
     chunks: dict[str, int]
     bits_per_pixel: float
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether the file holds the pixels themselves, and no symbols."""
+        return PIXL in self.chunks
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,8 @@ def encode(
     first and then in the package. For models of kind cwic: at most one of quality (0..100, default 50), bpp (bits per
     pixel) and size (bytes), which the file will not exceed, psnr (dB) and ms_ssim, which the decoded picture will not
     fall below; and importance, "auto", "uniform" or a grey picture uint8 [H',W'] (white: more bits), by default
-    what the model was made for. Raises UnsupportedImage, ModelError, and TargetUnreachable for a target that this
+    what the model was made for. A picture that is no larger exactly, such as text or a drawing often is, is kept
+    exactly. Raises UnsupportedImage, ModelError, and TargetUnreachable for a target that this
     picture cannot be given.
     """
     pixels.check_image(image)
@@ -103,7 +111,7 @@ def encode(
         asked = [*target.given(), *(["importance"] if importance is not None else [])]
         raise ModelError(f"{' and '.join(asked)} cannot be given for {model!r}: a {loaded.kind} model has one rate")
     found, chunks = paper.encode(pixels.to_planes(image, loaded.stride), loaded)
-    return _file(image, loaded, found, chunks)
+    return _file(image, loaded, found.crc(), chunks)
 
 
 def decode(data: bytes, *, models_dir: Path | None = None) -> Pixels:
@@ -113,6 +121,8 @@ def decode(data: bytes, *, models_dir: Path | None = None) -> Pixels:
     ModelError if the bundle that the file names is missing or is another one.
     """
     header, chunks = container.unpack(data)  # all sizes are checked here
+    if PIXL in chunks:
+        return _decode_pixels(header, chunks)
     loaded = bundle.load(header.model_id, models_dir, header.model_hash)
     return _picture(_decode_symbols(header, chunks, loaded), loaded, header.height, header.width, header.colours)
 
@@ -161,19 +171,39 @@ def bits_per_block(data: bytes, *, models_dir: Path | None = None) -> NDArray[np
 
 
 def _encode_flagship(image: Pixels, loaded: Bundle, target: Target, drawn: str | Pixels | None) -> bytes:
-    """A file at the quality that meets the target; the analysis is run once."""
+    """A file at the quality that meets the target, or the lossless one if that is no larger.
+
+    The analysis is run once.
+    """
     picture = flagship.Picture(pixels.to_planes(image, flagship.SIDE_STRIDE), loaded)
     levels = _levels(picture, image, loaded, drawn)
 
     @cache  # a search may come back to a quality
     def coded(quality: int) -> tuple[bytes, flagship.Symbols]:
         found, chunks = picture.code(quality, levels)
-        return _file(image, loaded, found, chunks), found
+        return _file(image, loaded, found.crc(), chunks), found
 
     def decoded(quality: int) -> Pixels:
         return _picture(coded(quality)[1], loaded, image.shape[0], image.shape[1], _colours(image))
 
-    return coded(_quality(image, target, lambda q: len(coded(q)[0]), decoded))[0]
+    try:
+        lossy = coded(_quality(image, target, lambda q: len(coded(q)[0]), decoded))[0]
+    except TargetUnreachable:
+        largest, limit = len(coded(QUALITY_MAX)[0]), _most_bytes(image, target)
+        exact = _lossless(image, loaded, largest if limit is None else min(largest, limit))
+        if exact is None:
+            raise
+        return exact
+    return _lossless(image, loaded, len(lossy)) or lossy
+
+
+def _lossless(image: Pixels, loaded: Bundle, most_bytes: float) -> bytes | None:
+    """The file that holds the pixels themselves, if it has at most so many bytes."""
+    stream = lossless.encode(image, most_bytes)
+    if stream is None:
+        return None
+    data = _file(image, loaded, zlib.crc32(image.tobytes()), [Chunk(PIXL, stream)])
+    return data if len(data) <= most_bytes else None
 
 
 def _quality(image: Pixels, target: Target, size: Callable[[int], int], decoded: Callable[[int], Pixels]) -> int:
@@ -187,11 +217,17 @@ def _quality(image: Pixels, target: Target, size: Callable[[int], int], decoded:
             lambda quality: metrics.ms_ssim(image, decoded(quality)), target.ms_ssim, "MS-SSIM",
             slack=MS_SSIM_SLACK, over=True,
         )  # fmt: skip
-    if target.size is not None or target.bpp is not None:
-        pixels_ = image.shape[0] * image.shape[1]
-        limit = float(target.size) if target.size is not None else float(target.bpp or 0) * pixels_ / 8
+    limit = _most_bytes(image, target)
+    if limit is not None:
         return search.quality_for(size, limit, "bytes", slack=SIZE_SLACK * limit, over=False)
     return round((DEFAULT_QUALITY if target.quality is None else target.quality) * QUALITY_MAX / 100)
+
+
+def _most_bytes(image: Pixels, target: Target) -> float | None:
+    """What a file may have at most, where the target says so."""
+    if target.bpp is not None:
+        return target.bpp * float(image.shape[0] * image.shape[1]) / 8
+    return target.size
 
 
 def _levels(picture: flagship.Picture, image: Pixels, loaded: Bundle, drawn: str | Pixels | None) -> NDArray[np.uint8]:
@@ -207,11 +243,12 @@ def _levels(picture: flagship.Picture, image: Pixels, loaded: Bundle, drawn: str
     raise TargetUnreachable(f"importance is {drawn!r}; allowed are 'auto', 'uniform' or a grey picture")
 
 
-def _file(image: Pixels, loaded: Bundle, found: Symbols, chunks: list[Chunk]) -> bytes:
+def _file(image: Pixels, loaded: Bundle, crc: int, chunks: list[Chunk]) -> bytes:
+    """crc: of the symbols, or of the pixels in a lossless file."""
     height, width = image.shape[:2]
     header = Header(
         width, height, _colours(image), loaded.id,
-        loaded.hash[: container.MODEL_HASH_BYTES], found.crc(),
+        loaded.hash[: container.MODEL_HASH_BYTES], crc,
     )  # fmt: skip
     return container.pack(header, chunks)
 
@@ -229,18 +266,33 @@ def _picture(found: Symbols, loaded: Bundle, height: int, width: int, colours: i
     return pixels.from_planes(planes, height, width, colours)
 
 
+def _decode_pixels(header: Header, chunks: dict[str, bytes]) -> Pixels:
+    """The pixels of a lossless file. Raises Corrupt unless every one is what the encoder had."""
+    if container.KNOWN_KINDS & chunks.keys() != {PIXL}:
+        raise Corrupt(f"the file has the chunks {sorted(chunks)}; beside PIXL neither CODE nor IMAP is allowed")
+    image = lossless.decode(chunks[PIXL], header.height, header.width, header.colours)
+    _check_crc("pixels", zlib.crc32(image.tobytes()), header)
+    return image
+
+
 def _decode_symbols(header: Header, chunks: dict[str, bytes], loaded: Bundle) -> Symbols:
-    """A file's symbols. Raises Corrupt unless every one is what the encoder had."""
+    """A file's symbols. Raises Corrupt unless every one is what the encoder had, ModelError for a lossless file."""
     present = container.KNOWN_KINDS & chunks.keys()
+    if PIXL in present:
+        raise ModelError("the file holds the pixels themselves, losslessly: it has no symbols and no map")
     allowed = {"autoencoder": [{CODE}], "li2018": [{CODE, IMAP}], "cwic": [{CODE}, {CODE, IMAP}]}[loaded.kind]
     if present not in allowed:
         found_, needed = sorted(present), " or ".join(str(sorted(kinds)) for kinds in allowed)
         raise Corrupt(f"the file has the chunks {found_}; a {loaded.kind} file has {needed}")
     of_kind = flagship if loaded.kind == "cwic" else paper
     found: Symbols = of_kind.decode_symbols(chunks, header.height, header.width, loaded)
-    if found.crc() != header.symbols_crc:
+    _check_crc("symbols", found.crc(), header)
+    return found
+
+
+def _check_crc(what: str, crc: int, header: Header) -> None:
+    if crc != header.symbols_crc:
         raise Corrupt(
-            f"the decoded symbols have the CRC {found.crc():08x}, "
+            f"the decoded {what} have the CRC {crc:08x}, "
             f"the header announces {header.symbols_crc:08x}: the file is damaged, or this decoder inexact"
         )
-    return found

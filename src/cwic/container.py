@@ -30,8 +30,9 @@ MAX_SIDE = 65_535
 MAX_PIXELS = 2**26
 
 IMAP = "IMAP"  # the importance map's levels
-CODE = "CODE"  # the code: bits (li2018) or 8-bit symbols (autoencoder)
-KNOWN_KINDS = frozenset({IMAP, CODE})
+CODE = "CODE"  # the code: bits (li2018), 8-bit symbols (autoencoder), or z and residuals (cwic)
+PIXL = "PIXL"  # instead of both: the pixels themselves, a lossless WebP stream
+KNOWN_KINDS = frozenset({IMAP, CODE, PIXL})
 
 _FIXED = struct.Struct("<4sBBII8sIBB")
 _CRC = struct.Struct("<I")
@@ -135,7 +136,7 @@ def _unpack_chunk(data: bytes, start: int, name: str) -> tuple[Chunk, int]:
         raise Corrupt(f"{name} has the kind {kind!r}; one letter and three capitals are allowed")
     chunk = Chunk(kind.decode("ascii"), data[start + _CHUNK.size : end])
     if chunk.kind[0].isupper() and chunk.kind not in KNOWN_KINDS:
-        raise UnsupportedVersion(f"{name} is a {chunk.kind}, which must be understood; known are IMAP and CODE")
+        raise UnsupportedVersion(f"{name} is a {chunk.kind}, which must be understood; known are CODE, IMAP and PIXL")
     return chunk, end + _CRC.size
 
 

@@ -55,12 +55,15 @@ class Cwic:
     def decode(self, data: bytes) -> Pixels:
         return cwic.decode(data, models_dir=self.models_dir)
 
-    def bits_per_block(self, data: bytes) -> NDArray[np.float64]:
-        """Where a file's bits went, [h,w]: those of each block of stride x stride pixels."""
+    def bits_per_block(self, data: bytes) -> NDArray[np.float64] | None:
+        """Where a file's bits went, [h,w]: those of each block of stride x stride pixels; None for a lossless file."""
+        if cwic.inspect(data).is_lossless:
+            return None
         return runtime.bits_per_block(data, models_dir=self.models_dir)
 
     def of_size(self, image: Pixels, n_bytes: int) -> tuple[bytes, float] | None:
-        """A file of at most n_bytes and little less, and its quality 0..100.
+        """A file of at most n_bytes and little less, and its quality 0..100; a lossless file, which may be far less,
+        counts as 100.
 
         None for a bundle of one rate, and where no quality gives this picture so many or so few bytes.
         """
@@ -70,6 +73,8 @@ class Cwic:
             data = cwic.encode(image, model=self.name, size=n_bytes, models_dir=self.models_dir)
         except TargetUnreachable:
             return None
+        if cwic.inspect(data).is_lossless:
+            return data, QUALITY_SETTINGS[-1]
         found = runtime.decode_symbols(data, models_dir=self.models_dir)
         assert isinstance(found, flagship.Symbols)
         return data, found.quality * 100 / QUALITY_MAX
