@@ -22,6 +22,7 @@ import numpy as np
 import cwic
 from cwic import codec, container, flagship, imagefile
 from cwic.container import Chunk
+from cwic.metadata import Metadata
 
 BUNDLES = Path(__file__).parent / "data" / "bundles"
 AUTOENCODER, LI2018 = "tiny-autoencoder", "tiny-li2018"
@@ -64,11 +65,18 @@ def frames() -> np.ndarray:
     return image
 
 
+def with_alpha(colours: np.ndarray) -> np.ndarray:
+    """The colours with an alpha that fades from 255 at the left to 0 and is 0 in the right third, last axis alpha."""
+    height, width = colours.shape[:2]
+    fade = np.clip(255 - np.arange(width) * 383 // width, 0, 255).astype(np.uint8)
+    return np.dstack([colours, np.broadcast_to(fade, (height, width))])
+
+
 def symbols_sha256(data: bytes) -> str:
     """Of the importance map's levels, if there are any, and the code, one byte for each symbol.
 
     Of the flagship: the quality (u16), the levels, z and the residuals (i32, little-endian). Of a lossless file:
-    the pixels.
+    the pixels, alpha included.
     """
     if cwic.inspect(data).is_lossless:
         return hashlib.sha256(cwic.decode(data, models_dir=BUNDLES).tobytes()).hexdigest()
@@ -92,6 +100,15 @@ def good_files() -> dict[str, bytes]:
         f"cwic-{kind}-lossless": cwic.encode(image, model="tiny-cwic", models_dir=BUNDLES)
         for kind, image in (("rgb-50x40", frames()), ("grey-50x40", np.ascontiguousarray(frames()[:, :, 0])))
     }
+    files |= {
+        "li2018-grey-alpha-9x7": cwic.encode(with_alpha(picture((7, 9))), model=LI2018, models_dir=BUNDLES),
+        "cwic-rgb-alpha-130x70": cwic.encode(with_alpha(picture((70, 130, 3))), model="tiny-cwic", models_dir=BUNDLES),
+        "cwic-rgb-alpha-50x40-lossless": cwic.encode(with_alpha(frames()), model="tiny-cwic", models_dir=BUNDLES),
+        "li2018-rgb-8x8-metadata": cwic.encode(
+            picture((8, 8, 3)), model=LI2018, models_dir=BUNDLES,
+            metadata=Metadata(icc=b"no profile", exif=b"II*\0\x08\0\0\0\0\0\0\0\0\0", xmp=b"<x:xmpmeta/>"),
+        ),
+    }  # fmt: skip
     header, chunks = container.unpack(files["li2018-rgb-8x8"])
     swapped = [Chunk("CODE", chunks["CODE"]), Chunk("nOTE", b"skip me"), Chunk("IMAP", chunks["IMAP"])]
     return files | {"li2018-rgb-8x8-other-order-and-a-note": container.pack(header, swapped)}
@@ -164,6 +181,26 @@ def bad_lossless_files(good: bytes) -> dict[str, tuple[bytes, str]]:
     }
 
 
+def bad_alpha_files(good: bytes) -> dict[str, tuple[bytes, str]]:
+    """The same of a good file of kind li2018 with alpha in one tile."""
+    header, chunks = container.unpack(good)
+    payload = chunks["ALPH"]
+
+    def with_payload(changed: bytes, **fields: object) -> bytes:
+        replaced = [Chunk(kind, changed if kind == "ALPH" else content) for kind, content in chunks.items()]
+        return container.pack(dataclasses.replace(header, **fields), replaced)  # type: ignore[arg-type]
+
+    return {
+        "alpha-crc": (with_payload(bytes(4) + payload[4:]), "Corrupt"),
+        "alpha-of-another-size": (with_payload(payload, width=header.width - 1), "Corrupt"),
+        "alpha-cut-short": (with_payload(payload[:-1]), "Corrupt"),
+        "alpha-length-huge": (with_payload(payload[:4] + b"\xff\xff\xff\xff" + payload[8:]), "Corrupt"),
+        "alpha-bytes-left": (with_payload(payload + b"\0"), "Corrupt"),
+        "alpha-empty": (with_payload(b""), "Corrupt"),
+        "alpha-alone": (container.pack(header, [Chunk("ALPH", payload)]), "Corrupt"),
+    }
+
+
 def main(directory: Path) -> None:
     good = good_files()
     (directory / "good").mkdir(parents=True)
@@ -172,7 +209,13 @@ def main(directory: Path) -> None:
         (directory / "good" / f"{name}.cwic").write_bytes(data)
         imagefile.write_image(directory / "good" / f"{name}.png", cwic.decode(data, models_dir=BUNDLES))
     hashes = {name: symbols_sha256(data) for name, data in good.items()}
-    bad = bad_files(good["li2018-rgb-33x17"]) | bad_lossless_files(good["cwic-rgb-50x40-lossless"])
+    metadata = good["li2018-rgb-8x8-metadata"]
+    bad = (
+        bad_files(good["li2018-rgb-33x17"])
+        | bad_lossless_files(good["cwic-rgb-50x40-lossless"])
+        | bad_alpha_files(good["li2018-grey-alpha-9x7"])
+        | {"metadata-crc": (metadata[:-1] + bytes([metadata[-1] ^ 1]), "Corrupt")}
+    )
     for name, (data, _) in bad.items():
         (directory / "bad" / f"{name}.cwic").write_bytes(data)
     expected = {name: error for name, (_, error) in bad.items()}

@@ -222,7 +222,7 @@ def test_a_missing_or_another_model_is_named(small: bytes) -> None:
 
 @pytest.mark.parametrize(
     "image",
-    [np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8), [[0]]],
+    [np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 5), np.uint8), np.zeros((0, 4, 3), np.uint8), [[0]]],
 )
 def test_other_images_are_refused_before_anything_is_loaded(image: np.ndarray) -> None:
     with pytest.raises(errors.UnsupportedImage, match="allowed"):

@@ -116,7 +116,7 @@ def test_a_sample_tells_photographs_apart() -> None:
     assert lossless.encode(drawing(20_000, 3), 10**6) is None  # longer than WebP allows
     found = lossless.encode(drawing(1000, 1500), 10**4)
     assert found is not None
-    np.testing.assert_array_equal(lossless.decode(found, 1000, 1500, 3), drawing(1000, 1500))
+    np.testing.assert_array_equal(lossless.decode(found, 1000, 1500, 3, "PIXL"), drawing(1000, 1500))
 
 
 def _as_chunks(payloads: dict[str, bytes]) -> list[Chunk]:

@@ -24,7 +24,7 @@ def test_the_public_names_are_these() -> None:
 
 def test_the_public_functions_take_these_arguments() -> None:
     assert list(inspect.signature(cwic.encode).parameters) == [
-        "image", "model", "quality", "bpp", "size", "psnr", "ms_ssim", "importance", "models_dir",
+        "image", "model", "quality", "bpp", "size", "psnr", "ms_ssim", "importance", "metadata", "models_dir",
     ]  # fmt: skip
     assert list(inspect.signature(cwic.decode).parameters) == ["data", "models_dir"]
     assert list(inspect.signature(cwic.inspect).parameters) == ["data"]

@@ -19,6 +19,8 @@ ROOMS = {
     "paper.py": {"cwic"},
     "flagship.py": {"cwic"},
     "lossless.py": {"cwic.errors", "PIL"},
+    "alpha.py": {"cwic.errors", "cwic.lossless", "PIL"},
+    "metadata.py": {"cwic.container", "cwic.errors"},
     "search.py": {"cwic.errors", "cwic.symbols"},
     "importance.py": {"cwic.errors", "cwic.symbols", "PIL"},
     "networks.py": {"cwic.bundle", "cwic.errors", "onnxruntime"},

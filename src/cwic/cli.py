@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cwic import __version__, bundle, codec, imagefile
+from cwic import __version__, alpha, bundle, codec, imagefile
 from cwic.errors import CodecError
 from cwic.importance import AUTO, UNIFORM
 
@@ -176,7 +176,8 @@ def _info(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(dataclasses.asdict(info), indent=1))
         return
-    print(f"{arguments.input}: {info.width} x {info.height}, {'grey' if info.colours == 1 else 'RGB'}")
+    channels = ("grey" if info.colours == 1 else "RGB") + (" with alpha" if info.has_alpha else "")
+    print(f"{arguments.input}: {info.width} x {info.height}, {channels}")
     print(f"  format version  {info.version}")
     print(f"  model           {info.model_id} (hash {info.model_hash})")
     print(f"  bytes           {info.n_bytes} ({info.bits_per_pixel:.4f} bits per pixel)")
@@ -190,7 +191,7 @@ def _map(arguments: argparse.Namespace) -> None:
 
     output = _output(arguments, ".png")
     data = arguments.input.read_bytes()
-    picture = codec.decode(data, models_dir=arguments.models)
+    picture, _ = alpha.split(codec.decode(data, models_dir=arguments.models))
     bits = codec.bits_per_block(data, models_dir=arguments.models)
     model = codec.inspect(data).model_id
     stride = bundle.load(model, arguments.models).stride

@@ -5,6 +5,7 @@
 
 What lies between planes and payloads depends on the kind of model: `paper` (autoencoder, li2018) or `flagship` (cwic).
 Where the pixels themselves take no more bytes than the flagship's file (`lossless`), the file holds them instead.
+Alpha goes beside the colours, exactly (`alpha`), and so does metadata.
 Everything from symbols to bytes is integers and exact; a decoder that gets other symbols than the encoder had says so
 (the header holds their CRC) and shows nothing.
 """
@@ -20,17 +21,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cwic import bundle, container, flagship, importance, lossless, metrics, paper, pixels, search
+from cwic import alpha, bundle, container, flagship, importance, lossless, metrics, paper, pixels, search
 from cwic.bundle import DEFAULT_MODEL, Bundle
-from cwic.container import CODE, IMAP, PIXL, Chunk, Header
+from cwic.container import ALPH, CODE, IMAP, PIXL, Chunk, Header
 from cwic.errors import Corrupt, ModelError, TargetUnreachable
+from cwic.metadata import Metadata, from_chunks, to_chunks
+from cwic.search import Target
 from cwic.symbols import QUALITY_MAX
 
 Pixels = NDArray[np.uint8]
 Symbols = paper.Symbols | flagship.Symbols
 
 DEFAULT_QUALITY = 50.0
-TARGET_RANGES = {"quality": (0, 100), "bpp": (0, 100), "size": (0, 2**32), "psnr": (0, 100), "ms_ssim": (0, 1)}
 # How far from a target a search may end: of the bytes at most this share below them, and never above; of the
 # similarities at most this much above.
 SIZE_SLACK, PSNR_SLACK, MS_SSIM_SLACK = 0.005, 0.02, 0.0003
@@ -59,72 +61,72 @@ class Info:
         """Whether the file holds the pixels themselves, and no symbols."""
         return PIXL in self.chunks
 
+    @property
+    def has_alpha(self) -> bool:
+        """Whether the pixels have one channel more than colours."""
+        return ALPH in self.chunks
 
-@dataclass(frozen=True)
-class Target:
-    """What a file of the flagship shall be like; at most one of these is not None.
 
-    quality: 0..100. bpp: bits per pixel, and size: bytes, of the whole file, never more. psnr: dB, and ms_ssim, of the
-    decoded picture, never less.
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """What is to be coded.
+
+    colours, for a network, and exact, for a lossless stream: uint8 [H,W,3] or [H,W]; they differ where nobody sees
+    them. beside: the chunks that do not depend on the model.
     """
 
-    quality: float | None = None
-    bpp: float | None = None
-    size: int | None = None
-    psnr: float | None = None
-    ms_ssim: float | None = None
-
-    def given(self) -> dict[str, float]:
-        """Those that are not None, by name."""
-        return {name: value for name, value in vars(self).items() if value is not None}
-
-    def __post_init__(self) -> None:
-        if len(self.given()) > 1:
-            raise TargetUnreachable(f"found {' and '.join(self.given())}; at most one target is allowed")
-        for name, value in self.given().items():
-            low, high = TARGET_RANGES[name]
-            if not low <= value <= high:  # false for NaN too
-                raise TargetUnreachable(f"{name} is {value!r}; {low:g} to {high:g} is allowed")
+    colours: Pixels
+    exact: Pixels
+    beside: list[Chunk]
 
 
 def encode(
     image: Pixels, *, model: str = DEFAULT_MODEL, quality: float | None = None, bpp: float | None = None,
     size: int | None = None, psnr: float | None = None, ms_ssim: float | None = None,
-    importance: str | Pixels | None = None, models_dir: Path | None = None,
+    importance: str | Pixels | None = None, metadata: Metadata | None = None, models_dir: Path | None = None,
 ) -> bytes:  # fmt: skip
     """Pixels to the bytes of a complete .cwic file.
 
-    image: uint8 [H,W,3], sRGB, or [H,W], grey; rows from the top. model: id of a bundle, looked for in models_dir
-    first and then in the package. For models of kind cwic: at most one of quality (0..100, default 50), bpp (bits per
-    pixel) and size (bytes), which the file will not exceed, psnr (dB) and ms_ssim, which the decoded picture will not
-    fall below; and importance, "auto", "uniform" or a grey picture uint8 [H',W'] (white: more bits), by default
-    what the model was made for. A picture that is no larger exactly, such as text or a drawing often is, is kept
-    exactly. Raises UnsupportedImage, ModelError, and TargetUnreachable for a target that this
-    picture cannot be given.
+    image: uint8 [H,W,3], sRGB, or [H,W], grey, or with alpha [H,W,4] or [H,W,2]; rows from the top. Alpha is kept
+    exactly; colours where it is 0 are not kept. model: id of a bundle, looked for in models_dir first and then in the
+    package. For models of kind cwic: at most one of quality (0..100, default 50), bpp (bits per pixel) and size
+    (bytes), which the file will not exceed, psnr (dB) and ms_ssim, which the decoded colours will not fall below; and
+    importance, "auto", "uniform" or a grey picture uint8 [H',W'] (white: more bits), by default what the model was
+    made for. A picture that is no larger exactly, such as text or a drawing often is, is kept exactly. metadata:
+    carried along. Raises UnsupportedImage, ModelError, and TargetUnreachable for a target that this picture cannot be
+    given.
     """
     pixels.check_image(image)
     target = Target(quality, bpp, size, psnr, ms_ssim)
     loaded = bundle.load(model, models_dir)
+    source = _source(image, metadata or Metadata())
     if loaded.kind == "cwic":
-        return _encode_flagship(image, loaded, target, importance)
+        return _encode_flagship(source, loaded, target, importance)
     if target.given() or importance is not None:
         asked = [*target.given(), *(["importance"] if importance is not None else [])]
         raise ModelError(f"{' and '.join(asked)} cannot be given for {model!r}: a {loaded.kind} model has one rate")
-    found, chunks = paper.encode(pixels.to_planes(image, loaded.stride), loaded)
-    return _file(image, loaded, found.crc(), chunks)
+    found, chunks = paper.encode(pixels.to_planes(source.colours, loaded.stride), loaded)
+    return _file(source, loaded, found.crc(), chunks)
 
 
 def decode(data: bytes, *, models_dir: Path | None = None) -> Pixels:
-    """The bytes of a .cwic file to pixels: uint8 [H,W,3], sRGB, or [H,W], grey; rows from the top.
+    """The bytes of a .cwic file to pixels, of the shape that was encoded: uint8 [H,W,3], [H,W], [H,W,4] or [H,W,2].
 
     Raises CodecError, and nothing else, for any bytes: FormatError if they are not a whole, undamaged file,
     ModelError if the bundle that the file names is missing or is another one.
     """
     header, chunks = container.unpack(data)  # all sizes are checked here
+    plane = alpha.decode(chunks[ALPH], header.height, header.width) if ALPH in chunks else None
     if PIXL in chunks:
-        return _decode_pixels(header, chunks)
+        return alpha.join(_decode_pixels(header, chunks), plane)
     loaded = bundle.load(header.model_id, models_dir, header.model_hash)
-    return _picture(_decode_symbols(header, chunks, loaded), loaded, header.height, header.width, header.colours)
+    found = _decode_symbols(header, chunks, loaded)
+    return alpha.join(_picture(found, loaded, header.height, header.width, header.colours), plane)
+
+
+def metadata(data: bytes) -> Metadata:
+    """What a .cwic file carries beside its picture. Needs no bundle. Raises FormatError."""
+    return from_chunks(container.unpack(data)[1])
 
 
 def inspect(data: bytes) -> Info:
@@ -170,44 +172,54 @@ def bits_per_block(data: bytes, *, models_dir: Path | None = None) -> NDArray[np
     return paper.bits_per_block(found, loaded)
 
 
-def _encode_flagship(image: Pixels, loaded: Bundle, target: Target, drawn: str | Pixels | None) -> bytes:
+def _source(image: Pixels, metadata: Metadata) -> _Source:
+    """The parts of pixels, with or without alpha, and what is carried beside them."""
+    colours, plane = alpha.split(image)
+    if plane is None:
+        return _Source(colours, colours, to_chunks(metadata))
+    beside = [Chunk(ALPH, alpha.encode(plane)), *to_chunks(metadata)]
+    return _Source(alpha.smoothed(colours, plane), alpha.blackened(colours, plane), beside)
+
+
+def _encode_flagship(source: _Source, loaded: Bundle, target: Target, drawn: str | Pixels | None) -> bytes:
     """A file at the quality that meets the target, or the lossless one if that is no larger.
 
     The analysis is run once.
     """
-    picture = flagship.Picture(pixels.to_planes(image, flagship.SIDE_STRIDE), loaded)
-    levels = _levels(picture, image, loaded, drawn)
+    height, width = source.colours.shape[:2]
+    picture = flagship.Picture(pixels.to_planes(source.colours, flagship.SIDE_STRIDE), loaded)
+    levels = _levels(picture, source.colours, loaded, drawn)
 
     @cache  # a search may come back to a quality
     def coded(quality: int) -> tuple[bytes, flagship.Symbols]:
         found, chunks = picture.code(quality, levels)
-        return _file(image, loaded, found.crc(), chunks), found
+        return _file(source, loaded, found.crc(), chunks), found
 
     def decoded(quality: int) -> Pixels:
-        return _picture(coded(quality)[1], loaded, image.shape[0], image.shape[1], _colours(image))
+        return _picture(coded(quality)[1], loaded, height, width, _colours(source.colours))
 
     try:
-        lossy = coded(_quality(image, target, lambda q: len(coded(q)[0]), decoded))[0]
+        lossy = coded(_quality(source.colours, target, lambda q: len(coded(q)[0]), decoded))[0]
     except TargetUnreachable:
-        largest, limit = len(coded(QUALITY_MAX)[0]), _most_bytes(image, target)
-        exact = _lossless(image, loaded, largest if limit is None else min(largest, limit))
+        largest, limit = len(coded(QUALITY_MAX)[0]), target.most_bytes(height * width)
+        exact = _lossless(source, loaded, largest if limit is None else min(largest, limit))
         if exact is None:
             raise
         return exact
-    return _lossless(image, loaded, len(lossy)) or lossy
+    return _lossless(source, loaded, len(lossy)) or lossy
 
 
-def _lossless(image: Pixels, loaded: Bundle, most_bytes: float) -> bytes | None:
+def _lossless(source: _Source, loaded: Bundle, most_bytes: float) -> bytes | None:
     """The file that holds the pixels themselves, if it has at most so many bytes."""
-    stream = lossless.encode(image, most_bytes)
+    stream = lossless.encode(source.exact, most_bytes)
     if stream is None:
         return None
-    data = _file(image, loaded, zlib.crc32(image.tobytes()), [Chunk(PIXL, stream)])
+    data = _file(source, loaded, zlib.crc32(source.exact.tobytes()), [Chunk(PIXL, stream)])
     return data if len(data) <= most_bytes else None
 
 
 def _quality(image: Pixels, target: Target, size: Callable[[int], int], decoded: Callable[[int], Pixels]) -> int:
-    """The quality 0..QUALITY_MAX that meets a target, given a file's size and its picture at any quality."""
+    """The quality 0..QUALITY_MAX that meets a target, given a file's size and its colours at any quality."""
     if target.psnr is not None:
         return search.quality_for(
             lambda quality: metrics.psnr(image, decoded(quality)), target.psnr, "dB", slack=PSNR_SLACK, over=True
@@ -217,17 +229,10 @@ def _quality(image: Pixels, target: Target, size: Callable[[int], int], decoded:
             lambda quality: metrics.ms_ssim(image, decoded(quality)), target.ms_ssim, "MS-SSIM",
             slack=MS_SSIM_SLACK, over=True,
         )  # fmt: skip
-    limit = _most_bytes(image, target)
+    limit = target.most_bytes(image.shape[0] * image.shape[1])
     if limit is not None:
         return search.quality_for(size, limit, "bytes", slack=SIZE_SLACK * limit, over=False)
     return round((DEFAULT_QUALITY if target.quality is None else target.quality) * QUALITY_MAX / 100)
-
-
-def _most_bytes(image: Pixels, target: Target) -> float | None:
-    """What a file may have at most, where the target says so."""
-    if target.bpp is not None:
-        return target.bpp * float(image.shape[0] * image.shape[1]) / 8
-    return target.size
 
 
 def _levels(picture: flagship.Picture, image: Pixels, loaded: Bundle, drawn: str | Pixels | None) -> NDArray[np.uint8]:
@@ -243,14 +248,14 @@ def _levels(picture: flagship.Picture, image: Pixels, loaded: Bundle, drawn: str
     raise TargetUnreachable(f"importance is {drawn!r}; allowed are 'auto', 'uniform' or a grey picture")
 
 
-def _file(image: Pixels, loaded: Bundle, crc: int, chunks: list[Chunk]) -> bytes:
-    """crc: of the symbols, or of the pixels in a lossless file."""
-    height, width = image.shape[:2]
+def _file(source: _Source, loaded: Bundle, crc: int, chunks: list[Chunk]) -> bytes:
+    """crc: of the symbols, or of the colours in a lossless file."""
+    height, width = source.colours.shape[:2]
     header = Header(
-        width, height, _colours(image), loaded.id,
+        width, height, _colours(source.colours), loaded.id,
         loaded.hash[: container.MODEL_HASH_BYTES], crc,
     )  # fmt: skip
-    return container.pack(header, chunks)
+    return container.pack(header, chunks + source.beside)
 
 
 def _colours(image: Pixels) -> int:
@@ -258,7 +263,7 @@ def _colours(image: Pixels) -> int:
 
 
 def _picture(found: Symbols, loaded: Bundle, height: int, width: int, colours: int) -> Pixels:
-    """The pixels that symbols stand for."""
+    """The colours that symbols stand for."""
     if isinstance(found, flagship.Symbols):
         planes = flagship.synthesise(found, loaded)
     else:
@@ -267,17 +272,17 @@ def _picture(found: Symbols, loaded: Bundle, height: int, width: int, colours: i
 
 
 def _decode_pixels(header: Header, chunks: dict[str, bytes]) -> Pixels:
-    """The pixels of a lossless file. Raises Corrupt unless every one is what the encoder had."""
-    if container.KNOWN_KINDS & chunks.keys() != {PIXL}:
+    """The colours of a lossless file. Raises Corrupt unless every one is what the encoder had."""
+    if container.COLOUR_KINDS & chunks.keys() != {PIXL}:
         raise Corrupt(f"the file has the chunks {sorted(chunks)}; beside PIXL neither CODE nor IMAP is allowed")
-    image = lossless.decode(chunks[PIXL], header.height, header.width, header.colours)
+    image = lossless.decode(chunks[PIXL], header.height, header.width, header.colours, PIXL)
     _check_crc("pixels", zlib.crc32(image.tobytes()), header)
     return image
 
 
 def _decode_symbols(header: Header, chunks: dict[str, bytes], loaded: Bundle) -> Symbols:
     """A file's symbols. Raises Corrupt unless every one is what the encoder had, ModelError for a lossless file."""
-    present = container.KNOWN_KINDS & chunks.keys()
+    present = container.COLOUR_KINDS & chunks.keys()
     if PIXL in present:
         raise ModelError("the file holds the pixels themselves, losslessly: it has no symbols and no map")
     allowed = {"autoencoder": [{CODE}], "li2018": [{CODE, IMAP}], "cwic": [{CODE}, {CODE, IMAP}]}[loaded.kind]

@@ -32,7 +32,9 @@ MAX_PIXELS = 2**26
 IMAP = "IMAP"  # the importance map's levels
 CODE = "CODE"  # the code: bits (li2018), 8-bit symbols (autoencoder), or z and residuals (cwic)
 PIXL = "PIXL"  # instead of both: the pixels themselves, a lossless WebP stream
-KNOWN_KINDS = frozenset({IMAP, CODE, PIXL})
+ALPH = "ALPH"  # beside any of them: alpha, exact
+COLOUR_KINDS = frozenset({IMAP, CODE, PIXL})
+KNOWN_KINDS = COLOUR_KINDS | {ALPH}
 
 _FIXED = struct.Struct("<4sBBII8sIBB")
 _CRC = struct.Struct("<I")
@@ -136,7 +138,8 @@ def _unpack_chunk(data: bytes, start: int, name: str) -> tuple[Chunk, int]:
         raise Corrupt(f"{name} has the kind {kind!r}; one letter and three capitals are allowed")
     chunk = Chunk(kind.decode("ascii"), data[start + _CHUNK.size : end])
     if chunk.kind[0].isupper() and chunk.kind not in KNOWN_KINDS:
-        raise UnsupportedVersion(f"{name} is a {chunk.kind}, which must be understood; known are CODE, IMAP and PIXL")
+        known = ", ".join(sorted(KNOWN_KINDS))
+        raise UnsupportedVersion(f"{name} is a {chunk.kind}, which must be understood; known are {known}")
     return chunk, end + _CRC.size
 
 

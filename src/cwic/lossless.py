@@ -30,25 +30,47 @@ def encode(image: Pixels, most_bytes: float) -> bytes | None:
         return None
     sample = _sample(image)
     share = sample.shape[0] * sample.shape[1] / (height * width)
-    if len(_stream(sample, effort=0)) > SAMPLE_MARGIN * share * most_bytes:
+    if len(stream(sample, effort=0)) > SAMPLE_MARGIN * share * most_bytes:
         return None
-    stream = _stream(image, effort=4)
-    return stream if len(stream) <= most_bytes else None
+    data = stream(image)
+    return data if len(data) <= most_bytes else None
 
 
-def decode(data: bytes, height: int, width: int, colours: int) -> Pixels:
-    """The inverse: uint8 [height,width,3], or [height,width] for one colour. Raises Corrupt for other streams."""
+def decode(data: bytes, height: int, width: int, colours: int, chunk: str) -> Pixels:
+    """The inverse: uint8 [height,width,3], or [height,width] for one colour. Raises Corrupt for other streams.
+
+    chunk: the kind that the stream is from, for messages.
+    """
+    if _announced(data) != (width, height):  # Pillow's reader reserves memory before it can be asked for the size
+        raise Corrupt(f"{chunk}: the stream holds {_announced(data)} pixels; ({width}, {height}) are allowed")
     try:
         with Image.open(io.BytesIO(data), formats=["WEBP"]) as picture:
             found = f"{picture.size[0]} x {picture.size[1]} pixels, mode {picture.mode}"
             if picture.size != (width, height) or picture.mode != "RGB" or getattr(picture, "n_frames", 1) != 1:
-                raise Corrupt(f"PIXL: the stream holds {found}; {width} x {height} pixels, mode RGB is allowed")
+                raise Corrupt(f"{chunk}: the stream holds {found}; {width} x {height} pixels, mode RGB is allowed")
             pixels = np.array(picture, np.uint8)
     except Corrupt:
         raise
     except Exception as error:  # Pillow's readers raise a dozen types for broken files
-        raise Corrupt(f"PIXL: the stream cannot be read: {error}") from error
+        raise Corrupt(f"{chunk}: the stream cannot be read: {error}") from error
     return pixels if colours == 3 else np.ascontiguousarray(pixels[:, :, 0])
+
+
+def stream(image: Pixels, effort: int = 4) -> bytes:
+    """The stream of pixels uint8 [H,W,3] or [H,W], at most MAX_SIDE a side. effort: 0 (fast) to 6 (small)."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).convert("RGB").save(buffer, "WEBP", lossless=True, quality=75, method=effort)
+    return buffer.getvalue()
+
+
+def _announced(data: bytes) -> tuple[int, int]:
+    """Width and height as a stream's first bytes have them; (0, 0) if it is neither lossless nor extended WebP."""
+    if data[12:16] == b"VP8L":
+        sides = int.from_bytes(data[21:25], "little")
+        return (sides & 0x3FFF) + 1, (sides >> 14 & 0x3FFF) + 1
+    if data[12:16] == b"VP8X":
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    return 0, 0
 
 
 def _sample(image: Pixels) -> Pixels:
@@ -63,9 +85,3 @@ def _sampled(length: int) -> NDArray[np.int64]:
     if count < 2:
         return np.arange(length)
     return (np.arange(count)[:, None] * (length // count) + np.arange(SQUARE)).ravel()
-
-
-def _stream(image: Pixels, effort: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).convert("RGB").save(buffer, "WEBP", lossless=True, quality=75, method=effort)
-    return buffer.getvalue()

@@ -11,14 +11,19 @@ from cwic.errors import UnsupportedImage
 HALF_RANGE = np.float32(127.5)  # planes are (pixels - 127.5) / 127.5, in [-1, 1]
 
 
-def check_image(image: NDArray[np.uint8]) -> None:
-    """Raise UnsupportedImage unless `image` is uint8 [H,W,3] (RGB) or [H,W] (grey), not too large."""
+def check_image(image: NDArray[np.uint8], *, alpha: bool = True) -> None:
+    """Raise UnsupportedImage unless `image` is uint8 [H,W,3] (RGB) or [H,W] (grey), not too large.
+
+    alpha: whether [H,W,4] (RGBA) and [H,W,2] (grey and alpha) are allowed too.
+    """
     allowed = "allowed is a numpy array of uint8, [H,W,3] (RGB) or [H,W] (grey)"
+    if alpha:
+        allowed += ", and with alpha [H,W,4] or [H,W,2]"
     if not isinstance(image, np.ndarray):
         raise UnsupportedImage(f"the image is a {type(image).__name__}; {allowed}")
     if image.dtype != np.uint8:
         raise UnsupportedImage(f"the image has dtype {image.dtype}; {allowed}")
-    if not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
+    if not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in ((2, 3, 4) if alpha else (3,)))):
         raise UnsupportedImage(f"the image has shape {list(image.shape)}; {allowed}")
     check_size(image.shape[1], image.shape[0])
 
@@ -38,7 +43,7 @@ def to_planes(image: NDArray[np.uint8], stride: int) -> NDArray[np.float32]:
     image: uint8 [H,W,3], sRGB, or [H,W], grey, which is repeated in the three planes. The last row and column
     are repeated below and to the right. Raises UnsupportedImage.
     """
-    check_image(image)
+    check_image(image, alpha=False)
     height, width = image.shape[:2]
     bottom, right = -height % stride, -width % stride
     padded = np.pad(image, [(0, bottom), (0, right)] + [(0, 0)] * (image.ndim - 2), mode="edge")

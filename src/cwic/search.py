@@ -1,11 +1,45 @@
-"""Finding the quality that meets a target. Qualities are integers 0..10000; what is measured rises with them."""
+"""Targets, and the quality that meets one. Qualities are integers 0..10000; what is measured rises with them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from cwic.errors import TargetUnreachable
 from cwic.symbols import QUALITY_MAX
+
+TARGET_RANGES = {"quality": (0, 100), "bpp": (0, 100), "size": (0, 2**32), "psnr": (0, 100), "ms_ssim": (0, 1)}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a file of the flagship shall be like; at most one of these is not None.
+
+    quality: 0..100. bpp: bits per pixel, and size: bytes, of the whole file, never more. psnr: dB, and ms_ssim, of the
+    decoded picture, never less.
+    """
+
+    quality: float | None = None
+    bpp: float | None = None
+    size: int | None = None
+    psnr: float | None = None
+    ms_ssim: float | None = None
+
+    def most_bytes(self, n_pixels: int) -> float | None:
+        """What a file of so many pixels may have at most, where the target says so."""
+        return self.size if self.bpp is None else self.bpp * n_pixels / 8
+
+    def given(self) -> dict[str, float]:
+        """Those that are not None, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def __post_init__(self) -> None:
+        if len(self.given()) > 1:
+            raise TargetUnreachable(f"found {' and '.join(self.given())}; at most one target is allowed")
+        for name, value in self.given().items():
+            low, high = TARGET_RANGES[name]
+            if not low <= value <= high:  # false for NaN too
+                raise TargetUnreachable(f"{name} is {value!r}; {low:g} to {high:g} is allowed")
 
 
 def quality_for(measure: Callable[[int], float], target: float, unit: str, *, slack: float, over: bool) -> int:
