@@ -1,5 +1,6 @@
 """The commands: what they leave, what they print, and their exit codes."""
 
+import io
 import json
 import subprocess
 import sys
@@ -100,7 +101,7 @@ def test_a_damaged_file_is_one_line_with_the_errors_name(coded, tmp_path, capsys
     [
         (["info", "photo.png"], "NotCwic"),
         (["encode", "photo.png", "--model", "no-such"], "ModelNotFound"),
-        (["encode", "alpha.png", *MODEL], "UnsupportedImage"),
+        (["encode", "floats.tif", *MODEL], "UnsupportedImage"),
         (["encode", "words.txt", *MODEL], "UnsupportedImage"),
         (["info", "missing.cwic"], "FileNotFoundError"),
         (["encode", "missing.png", *MODEL], "FileNotFoundError"),
@@ -109,7 +110,7 @@ def test_a_damaged_file_is_one_line_with_the_errors_name(coded, tmp_path, capsys
 )
 def test_errors_are_one_line_and_exit_code_1(photo, command, name, monkeypatch, capsys):
     monkeypatch.chdir(photo.parent)
-    Image.new("RGBA", (4, 4)).save("alpha.png")
+    Image.new("F", (4, 4)).save("floats.tif")
     Path("words.txt").write_text("no image")
     before = set(Path().iterdir())
     assert cli.main(command) == 1
@@ -141,6 +142,70 @@ def test_the_input_is_not_overwritten_through_the_default_name(coded, monkeypatc
     renamed = coded.rename(coded.with_suffix(".png"))
     assert cli.main(["decode", str(renamed), "--models", str(BUNDLES)]) == 2
     assert "overwrite" in one_line(capsys)
+
+
+def run_in_pipe(arguments, data, monkeypatch, capfdbinary):
+    """Exit code, standard output and standard error of a command that is given bytes on standard input."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    code = cli.main(arguments)
+    return code, *capfdbinary.readouterr()
+
+
+@pytest.mark.parametrize("explicit", [[], ["-o", "-"]])
+def test_commands_work_in_pipes(explicit, photo, monkeypatch, capfdbinary):
+    code, data, said = run_in_pipe(["encode", "-", *explicit, *MODEL], photo.read_bytes(), monkeypatch, capfdbinary)
+    assert code == 0 and data == cwic.encode(np.asarray(Image.open(photo)), model="tiny-li2018", models_dir=BUNDLES)
+    assert said.startswith(f"-: {len(data)} bytes".encode())
+    code, out, said = run_in_pipe(["decode", "-", *explicit, *MODEL[2:]], data, monkeypatch, capfdbinary)
+    assert code == 0 and out.startswith(b"\x89PNG") and said == b""
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(out))), cwic.decode(data, models_dir=BUNDLES))
+    assert b"50 x 33" in run_in_pipe(["info", "-"], data, monkeypatch, capfdbinary)[1]
+    code, drawn, _ = run_in_pipe(["map", "-", "-o", "-", *MODEL[2:]], data, monkeypatch, capfdbinary)
+    assert code == 0 and drawn.startswith(b"\x89PNG")
+    assert sorted(path.name for path in photo.parent.iterdir()) == ["photo.png"]
+
+
+def test_a_file_may_go_to_standard_output_and_come_from_standard_input(photo, tmp_path, monkeypatch, capfdbinary):
+    code, data, _ = run_in_pipe(["encode", str(photo), "-o", "-", *MODEL], b"", monkeypatch, capfdbinary)
+    assert code == 0
+    out = tmp_path / "back.jpg"
+    code, nothing, _ = run_in_pipe(["decode", "-", "-o", str(out), *MODEL[2:]], data, monkeypatch, capfdbinary)
+    assert (code, nothing) == (0, b"") and Image.open(out).format == "JPEG"
+
+
+@pytest.mark.parametrize(("command", "data"), [("encode", b"junk"), ("decode", b"junk"), ("decode", b"")])
+def test_errors_in_a_pipe_leave_nothing_on_standard_output(command, data, monkeypatch, capfdbinary):
+    code, out, said = run_in_pipe([command, "-"], data, monkeypatch, capfdbinary)
+    assert (code, out) == (1, b"") and said.startswith(b"cwic: -: ") and said.count(b"\n") == 1
+
+
+def test_what_is_lost_is_said_and_refused_with_strict(tmp_path, capsys):
+    path, coded = tmp_path / "deep.png", tmp_path / "deep.cwic"
+    Image.fromarray(np.full((9, 7), 40_000, np.uint16)).save(path)
+    assert cli.main(["encode", str(path), "--strict", *MODEL]) == 1
+    assert "of more than 8 bits a sample the upper 8 are kept; --strict allows no such loss" in one_line(capsys)
+    assert not coded.exists()
+    assert cli.main(["encode", str(path), *MODEL]) == 0
+    said = capsys.readouterr().err
+    assert said == f"cwic: {path}: note: of more than 8 bits a sample the upper 8 are kept\n" and coded.exists()
+
+
+def test_strict_lets_pass_what_is_kept(photo, capsys):
+    assert cli.main(["encode", str(photo), "--strict", *MODEL]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_alpha_comes_back_and_is_refused_by_jpeg(tmp_path, capsys):
+    image = np.random.default_rng(0).integers(0, 256, (9, 7, 4), np.uint8)
+    path, coded = tmp_path / "a.png", tmp_path / "a.cwic"
+    Image.fromarray(image).save(path)
+    assert cli.main(["encode", str(path), *MODEL]) == 0
+    assert cli.main(["info", str(coded)]) == 0 and "RGB with alpha" in capsys.readouterr().out
+    assert cli.main(["map", str(coded), "-o", str(tmp_path / "map.png"), *MODEL[2:]]) == 0
+    assert cli.main(["decode", str(coded), "-o", str(tmp_path / "b.jpg"), *MODEL[2:]]) == 1
+    assert "has alpha, which JPEG does not hold; use .png" in one_line(capsys) and not (tmp_path / "b.jpg").exists()
+    assert cli.main(["decode", str(coded), "-o", str(tmp_path / "b.webp"), *MODEL[2:]]) == 0
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "b.webp"))[:, :, 3], image[:, :, 3])
 
 
 @pytest.mark.parametrize(

@@ -46,22 +46,22 @@ def test_jpeg_is_written_close_to_the_pixels(tmp_path: Path) -> None:
     assert np.abs(imagefile.read_image(tmp_path / "a.jpg").astype(int) - ramp).max() <= 4
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1", "CMYK", "I;16", "I", "F", "YCbCr"])
-def test_other_modes_are_refused_by_name(tmp_path: Path, mode: str) -> None:
-    path = tmp_path / ("a.png" if mode in ("RGBA", "LA", "P", "1", "I;16") else "a.tif")
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "CMYK", "I;16", "I", "F", "YCbCr"])
+def test_measurements_take_rgb_and_grey_alone(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / ("a.png" if mode in ("RGBA", "LA", "I;16") else "a.tif")
     Image.new(mode, (4, 4)).save(path)
-    with pytest.raises(UnsupportedImage, match=f"holds mode {mode}.*allowed are 8-bit RGB"):
+    with pytest.raises(UnsupportedImage, match="a.*allowed are"):
         imagefile.read_image(path)
 
 
 def test_16_bits_are_refused_where_pillow_would_cut_them(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png(16, 2, b"\x12\x34" * 3))
-    with pytest.raises(UnsupportedImage, match="mode RGB with more than 8 bits"):
+    with pytest.raises(UnsupportedImage, match="of more than 8 bits a sample"):
         imagefile.read_image(path)
     path = tmp_path / "a.ppm"
     path.write_bytes(b"P6 1 1 65535\n" + b"\x12\x34" * 3)
-    with pytest.raises(UnsupportedImage, match="mode RGB with more than 8 bits"):
+    with pytest.raises(UnsupportedImage, match="of more than 8 bits a sample"):
         imagefile.read_image(path)
 
 
@@ -80,24 +80,10 @@ def test_a_huge_picture_is_refused_before_it_is_read(tmp_path: Path) -> None:
             imagefile.read_image(path)
 
 
-def test_a_transparent_colour_is_refused(tmp_path: Path) -> None:
-    Image.fromarray(RGB).save(tmp_path / "a.png", transparency=(1, 2, 3))
-    with pytest.raises(UnsupportedImage, match="mode RGB with a transparent colour"):
-        imagefile.read_image(tmp_path / "a.png")
-
-
-def test_an_animation_is_refused(tmp_path: Path) -> None:
+def test_of_an_animation_the_first_picture_is_measured(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
-    with pytest.raises(UnsupportedImage, match="an animation of 2 pictures"):
-        imagefile.read_image(tmp_path / "a.png")
-
-
-def test_exif_orientation_is_applied(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
-    Image.fromarray(RGB).save(tmp_path / "a.png", exif=exif)
-    np.testing.assert_array_equal(imagefile.read_image(tmp_path / "a.png"), np.rot90(RGB, -1))
+    assert imagefile.read_image(tmp_path / "a.png")[0, 0].tolist() == [255, 0, 0]
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data", "ignore:Truncated File Read")
@@ -130,7 +116,7 @@ def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
         imagefile.read_image(tmp_path / "none.png")
 
 
-@pytest.mark.parametrize("name", ["a", "a.cwic", "a.xyz"])
+@pytest.mark.parametrize("name", ["a", "a.cwic", "a.xyz", "a.gif"])
 def test_a_suffix_without_a_writer_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UnsupportedImage, match=r"use \.png"):
         imagefile.write_image(tmp_path / name, RGB)

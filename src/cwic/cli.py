@@ -11,14 +11,16 @@ import importlib
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from cwic import __version__, alpha, bundle, codec, imagefile
-from cwic.errors import CodecError
+from cwic.errors import CodecError, UnsupportedImage
 from cwic.importance import AUTO, UNIFORM
+from cwic.metadata import Metadata
 
+STREAM = Path("-")  # as a file's name: standard input or output
 LAB_COMMANDS = ("evaluate", "train", "export", "download")
 LAB_NEEDED = 'this command needs the laboratory: pip install "cwic[lab]"'
 
@@ -73,8 +75,12 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--models", type=Path, metavar="DIR", help="folder of further bundles, looked into first")
 
     sub = add("encode", _encode, "compress an image file")
-    sub.add_argument("input", type=Path, metavar="INPUT")
-    sub.add_argument("-o", "--output", type=Path, metavar="OUT.cwic", help="default: INPUT with the suffix .cwic")
+    sub.add_argument("input", type=Path, metavar="INPUT", help="an image file, or - for standard input")
+    sub.add_argument(
+        "-o", "--output", type=Path, metavar="OUT.cwic", help="default: INPUT with the suffix .cwic; - too"
+    )
+    sub.add_argument("--strict", action="store_true", help="refuse what would be converted or left out with a notice")
+    sub.add_argument("--strip", action="store_true", help="leave out ICC profile, EXIF and XMP")
     sub.add_argument("--model", default=bundle.DEFAULT_MODEL, metavar="ID", help="default: %(default)s")
     models = sub.add_argument_group("models of kind cwic", "those with every rate (`cwic models`)")
     target = models.add_mutually_exclusive_group()
@@ -89,8 +95,11 @@ def parser() -> argparse.ArgumentParser:
     add_models(sub)
 
     sub = add("decode", _decode, "decompress a .cwic file")
-    sub.add_argument("input", type=Path, metavar="FILE.cwic")
-    sub.add_argument("-o", "--output", type=Path, metavar="OUT.png", help="default: FILE with the suffix .png")
+    sub.add_argument("input", type=Path, metavar="FILE.cwic", help="or - for standard input")
+    sub.add_argument(
+        "-o", "--output", type=Path, metavar="OUT.png",
+        help="or .jpg, .webp, .tif, .avif; - for a PNG on standard output; default: FILE with the suffix .png",
+    )  # fmt: skip
     add_models(sub)
 
     sub = add("info", _info, "show header, model, chunk sizes and rate, without running a network")
@@ -146,33 +155,62 @@ def _size(text: str) -> tuple[int, int]:
 
 def _output(arguments: argparse.Namespace, suffix: str) -> Path:
     source: Path = arguments.input
-    output: Path = arguments.output or source.with_suffix(suffix)
-    if output.resolve() == source.resolve():
+    output: Path = arguments.output or (STREAM if source == STREAM else source.with_suffix(suffix))
+    if output != STREAM and output.resolve() == source.resolve():
         raise UsageError(f"{output} would overwrite the input; choose another name with -o")
     return output
 
 
+def _read(path: Path) -> bytes:
+    return sys.stdin.buffer.read() if path == STREAM else path.read_bytes()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """A file, whole or not at all, or standard output."""
+    if path == STREAM:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    else:
+        imagefile.write_bytes(path, data)
+
+
+def _tell(notices: Iterable[str], subject: Path) -> None:
+    """What is lost: a line for each, on stderr."""
+    for notice in notices:
+        print(f"cwic: {subject}: note: {notice}", file=sys.stderr)
+
+
 def _encode(arguments: argparse.Namespace) -> None:
     output = _output(arguments, ".cwic")
-    image = imagefile.read_image(arguments.input)
+    picture = imagefile.read_picture(_read(arguments.input), str(arguments.input))
+    notices = picture.notices + ([] if arguments.strip else picture.left_out)
+    if arguments.strict and notices:
+        raise UnsupportedImage(f"{'; '.join(notices)}; --strict allows no such loss")
+    _tell(notices, arguments.input)
     importance = arguments.importance
     if importance not in (None, AUTO, UNIFORM):
         importance = imagefile.read_grey(Path(importance))
     data = codec.encode(
-        image, model=arguments.model, quality=arguments.quality, bpp=arguments.bpp, size=arguments.size,
-        psnr=arguments.psnr, ms_ssim=arguments.ms_ssim, importance=importance, models_dir=arguments.models,
+        picture.pixels, model=arguments.model, quality=arguments.quality, bpp=arguments.bpp, size=arguments.size,
+        psnr=arguments.psnr, ms_ssim=arguments.ms_ssim, importance=importance,
+        metadata=Metadata() if arguments.strip else picture.metadata, models_dir=arguments.models,
     )  # fmt: skip
-    imagefile.write_bytes(output, data)
-    print(f"{output}: {len(data)} bytes, {codec.inspect(data).bits_per_pixel:.3f} bits per pixel")
+    _write(output, data)
+    report = f"{output}: {len(data)} bytes, {codec.inspect(data).bits_per_pixel:.3f} bits per pixel"
+    print(report, file=sys.stderr if output == STREAM else sys.stdout)
 
 
 def _decode(arguments: argparse.Namespace) -> None:
     output = _output(arguments, ".png")
-    imagefile.write_image(output, codec.decode(arguments.input.read_bytes(), models_dir=arguments.models))
+    data = _read(arguments.input)
+    picture, metadata = codec.decode(data, models_dir=arguments.models), codec.metadata(data)
+    written, notices = imagefile.to_bytes(picture, ".png" if output == STREAM else output.suffix, metadata)
+    _tell(notices, output)
+    _write(output, written)
 
 
 def _info(arguments: argparse.Namespace) -> None:
-    info = codec.inspect(arguments.input.read_bytes())
+    info = codec.inspect(_read(arguments.input))
     if arguments.json:
         print(json.dumps(dataclasses.asdict(info), indent=1))
         return
@@ -190,12 +228,13 @@ def _map(arguments: argparse.Namespace) -> None:
     from cwic import mapview
 
     output = _output(arguments, ".png")
-    data = arguments.input.read_bytes()
+    data = _read(arguments.input)
     picture, _ = alpha.split(codec.decode(data, models_dir=arguments.models))
     bits = codec.bits_per_block(data, models_dir=arguments.models)
     model = codec.inspect(data).model_id
     stride = bundle.load(model, arguments.models).stride
-    imagefile.write_image(output, mapview.draw(picture, bits, stride, title=f"{model}: bits per pixel"))
+    drawn = mapview.draw(picture, bits, stride, title=f"{model}: bits per pixel")
+    _write(output, imagefile.to_bytes(drawn, ".png" if output == STREAM else output.suffix, Metadata())[0])
 
 
 def _models(arguments: argparse.Namespace) -> None:
