@@ -79,9 +79,10 @@ def smoothed(colours: Pixels, alpha: Pixels) -> Pixels:
         return colours
     if not visible.any():
         return np.zeros_like(colours)
-    planes = colours.reshape(*alpha.shape, -1).astype(np.float32).transpose(2, 0, 1)
-    filled = np.stack([_filled(plane, visible.astype(np.float32)) for plane in planes], axis=-1)
-    return np.rint(filled).astype(np.uint8).reshape(colours.shape)
+    weight = visible.astype(np.float32)
+    planes = colours.reshape(*alpha.shape, -1).transpose(2, 0, 1)
+    filled = [np.rint(_filled(plane.astype(np.float32), weight)).astype(np.uint8) for plane in planes]
+    return np.stack(filled, axis=-1).reshape(colours.shape)
 
 
 def blackened(colours: Pixels, alpha: Pixels) -> Pixels:
