@@ -26,7 +26,7 @@ def random_tables(seed: int, largest: int = 127) -> dict[str, np.ndarray]:
     return TABLES | {
         "refine_surprise": draw(np.int8, 127, N_TABLES, 9),
         "refine_fraction": np.array([6], np.uint8),
-        "refine_weight1": draw(np.int16, largest, 3, HIDDEN, CHANNELS),
+        "refine_weight1": draw(np.int16, largest, 3, HIDDEN, 2 * CHANNELS),
         "refine_bias1": draw(np.int32, 5000, 3, HIDDEN),
         "refine_weight2": draw(np.int16, largest, 3, CHANNELS, HIDDEN),
         "refine_own": draw(np.int16, 40, 3, CHANNELS),
@@ -72,7 +72,8 @@ def reference(residual: np.ndarray, levels: np.ndarray, tables: dict[str, np.nda
                     tables[f"refine_{name}"][now - 1].tolist()
                     for name in ("weight1", "bias1", "weight2", "own", "bias2")
                 )
-                sums = [sum(w * x for w, x in zip(row, u, strict=True)) + b for row, b in zip(w1, b1, strict=True)]
+                both = u + [4 * surprise(k, i, j, now) for k in range(channels)]
+                sums = [sum(w * x for w, x in zip(row, both, strict=True)) + b for row, b in zip(w1, b1, strict=True)]
                 hidden = [min(max(s >> int(tables["refine_fraction"][0]), 0), 127) for s in sums]
                 for k in range(channels):
                     if step(k, i, j) == now and first[k, i, j] > 0:
@@ -124,7 +125,7 @@ def test_each_residual_is_in_one_step_and_sees_only_those_before() -> None:
         ("refine_surprise", np.zeros((N_TABLES + 1, 4), np.int8), "one row for each table"),
         ("refine_own", np.zeros((3, CHANNELS + 1), np.int16), r"has shape \(3, 7\); \(3, 6\) is needed"),
         ("refine_fraction", np.array([24], np.uint8), "refine_fraction is 24"),
-        ("refine_weight1", np.full((3, HIDDEN, CHANNELS), 32767, np.int16), "below 16777216 is exact"),
+        ("refine_weight1", np.full((3, HIDDEN, 2 * CHANNELS), 32767, np.int16), "below 16777216 is exact"),
         ("refine_bias2", np.full((3, CHANNELS), 2**24, np.int32), "sum of refine_weight2 can reach"),
     ],
 )

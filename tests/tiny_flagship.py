@@ -130,7 +130,7 @@ def refined_tables() -> dict[str, np.ndarray]:
             np.int8
         ),
         "refine_fraction": np.array([6], np.uint8),
-        "refine_weight1": random.randint(-40, 100, (3, 4, CHANNELS)).astype(np.int16),
+        "refine_weight1": random.randint(-40, 100, (3, 4, 2 * CHANNELS)).astype(np.int16),
         "refine_bias1": random.randint(-500, 500, (3, 4)).astype(np.int32),
         "refine_weight2": random.randint(-20, 60, (3, CHANNELS, 4)).astype(np.int16),
         "refine_own": random.randint(0, 30, (3, CHANNELS)).astype(np.int16),

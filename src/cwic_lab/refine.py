@@ -56,7 +56,7 @@ class Refine(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         networks = STEPS - 1
-        self.weight1 = nn.Parameter(0.3 * torch.randn(networks, HIDDEN, channels) / channels**0.5)
+        self.weight1 = nn.Parameter(0.3 * torch.randn(networks, HIDDEN, 2 * channels) / (2 * channels) ** 0.5)
         self.bias1 = nn.Parameter(torch.zeros(networks, HIDDEN))
         self.weight2 = nn.Parameter(torch.zeros(networks, channels, HIDDEN))
         self.own = nn.Parameter(torch.zeros(networks, channels))
@@ -67,7 +67,8 @@ class Refine(nn.Module):
     def forward(self, network: int, surprise: Tensor) -> Tensor:
         """surprise [B,C,h,w], 0 where nothing was told -> shift of the index [B,C,h,w] in the step network + 1."""
         around = F.conv2d(surprise, self.taps, padding=1, groups=len(self.taps))
-        hidden = F.conv2d(around, self.weight1[network][:, :, None, None], self.bias1[network])
+        both = torch.cat([around, 4 * surprise], dim=1)
+        hidden = F.conv2d(both, self.weight1[network][:, :, None, None], self.bias1[network])
         hidden = hidden.clamp(0, ACTIVATION_MAX / HIDDEN_ONE)
         shift = F.conv2d(hidden, self.weight2[network][:, :, None, None], self.bias2[network])
         return shift + self.own[network].view(1, -1, 1, 1) * around

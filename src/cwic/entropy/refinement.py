@@ -75,7 +75,8 @@ class Refinement:
             for name in ("weight1", "bias1", "weight2", "own", "bias2")
         )
         around = _around(self._surprise).reshape(len(own), -1)
-        hidden = weight1 @ around + bias1[:, None]
+        here = 4 * self._surprise.reshape(len(own), -1)  # where this residual is not told yet, and others are
+        hidden = weight1[:, : len(own)] @ around + weight1[:, len(own) :] @ here + bias1[:, None]
         hidden = np.floor(hidden / np.float32(1 << int(self._tables["refine_fraction"][0]))).clip(0, ACTIVATION_MAX)
         shift: Floats = weight2 @ hidden
         around *= own[:, None]

@@ -20,7 +20,7 @@ and, all or none of them, for the refinement of the index in steps 1..3 (N = 3; 
 
     refine_surprise  int8  [T, A]     of a residual of size 0..A-1 and more, coded with each table
     refine_fraction  uint8 [1]        bits of the hidden layer's sums below 1
-    refine_weight1   int16 [N, H, C]  refine_bias1  int32 [N, H]
+    refine_weight1   int16 [N, H, 2C] refine_bias1  int32 [N, H]
     refine_weight2   int16 [N, C, H]  refine_bias2  int32 [N, C]
     refine_own       int16 [N, C]
 """
@@ -114,7 +114,7 @@ def check_refinement_tables(tables: Tables, channels: int) -> None:
     hidden = _table(tables, "refine_bias1", np.int32).shape[-1]
     shapes: dict[str, tuple[type, tuple[int, ...]]] = {
         "fraction": (np.uint8, (1,)),
-        "weight1": (np.int16, (REFINED_STEPS, hidden, channels)),
+        "weight1": (np.int16, (REFINED_STEPS, hidden, 2 * channels)),
         "bias1": (np.int32, (REFINED_STEPS, hidden)),
         "weight2": (np.int16, (REFINED_STEPS, channels, hidden)),
         "own": (np.int16, (REFINED_STEPS, channels)),
