@@ -88,14 +88,14 @@ def flagship_stages(loaded: Bundle) -> Stages:
         return np.rint(nets.side(made["analysis"].latents, made["local quality"])).clip(-most[0], most[0])
 
     def rounding(made: Made) -> Any:
-        index = latent_coding.table_index(made["index"], quality, tables)
-        zones = flagship.dead_zones(tables)[index]
+        levels = latent_coding.index_levels(made["index"], quality, tables)
+        zones = flagship.dead_zones(tables)[latent_coding.index_of_side(levels, tables)]
         found = nets.rounded(made["analysis"].latents, made["side"], made["local quality"], zones)
         return found.clip(-most[1], most[1]).astype(np.int32)
 
     def entropy_encode(made: Made) -> bytes:
-        index = latent_coding.table_index(made["index"], quality, tables)
-        return latent_coding.encode_latents(made["side"].astype(np.int32), made["rounding"], index, quality, tables)
+        levels = latent_coding.index_levels(made["index"], quality, tables)
+        return latent_coding.encode_latents(made["side"].astype(np.int32), made["rounding"], levels, quality, tables)
 
     def entropy_decode(made: Made) -> Any:
         payload, shape = made["entropy encode"], made["side"].shape

@@ -1,9 +1,10 @@
-"""What two promises of the flagship cost, on validation photographs and with the trained network.
+"""What the promises of the flagship cost, on validation photographs and with the trained network.
 
     python benchmarks/promises.py runs/cwic-psnr/last.pt cwic-psnr --data FOLDER [--photos 8] [--models DIR]
 
 - *Exact everywhere*: bits of the same symbols with the table index that the integer network gives, and with the one
   that the float network would give.
+- *Refined by integers alone*: bits with the refinement of the index and without.
 - *A coded map*: the bytes of the bundle's own map, and what it brings: BD-rate by MS-SSIM and by PSNR of real files
   with `--importance auto` against `uniform`.
 What one rate or scales with context would bring is in benchmarks/ablation.py: those networks have to be trained.
@@ -25,7 +26,7 @@ from cwic.symbols import QUALITY_MAX
 from cwic_lab.data import open_data, validation_images
 from cwic_lab.evaluate.bdrate import Curve, bd_rate, similarity_db
 from cwic_lab.export import network_of
-from cwic_lab.networks.flagship_index import SMALLEST, STEP, TABLES
+from cwic_lab.networks.flagship_index import FRACTION, SMALLEST, STEP
 from cwic_lab.recipe import parse_recipe
 from cwic_lab.train import read_checkpoint
 from cwic_lab.validate import QUALITIES
@@ -33,31 +34,37 @@ from cwic_lab.validate import QUALITIES
 PERCENT = [round(100 * quality) for quality in QUALITIES]  # as people give them
 
 
-def float_index(network: torch.nn.Module, found: flagship.Symbols) -> NDArray[np.uint8]:
-    """The table index uint8 [C,h,w] that the float network would choose."""
+def float_levels(network: torch.nn.Module, found: flagship.Symbols) -> NDArray[np.int32]:
+    """What the float network would say of the table indices, int32 [C,h,w] in 4096ths."""
     side = torch.from_numpy(found.side.astype(np.float32))[None]
     with torch.no_grad():
         scale = network.scale(side, torch.full((1, 1, 1, 1), found.quality / QUALITY_MAX))[0].numpy()
-    index = np.rint(np.log(scale / SMALLEST) / STEP).clip(0, TABLES - 1).astype(np.uint8)
-    index[(index == 0) & (found.residual != 0)] = 1  # index 0 codes nothing
-    return index
+    levels: NDArray[np.int32] = np.floor((np.log(scale / SMALLEST) / STEP + 0.5) * FRACTION).astype(np.int32)
+    levels[(levels < FRACTION) & (found.residual != 0)] = FRACTION  # index 0 codes nothing
+    return levels
 
 
 def index_rows(network: torch.nn.Module, loaded: bundle.Bundle, images: list[NDArray[np.uint8]]) -> None:
     """Print bits with either index at each quality."""
     for quality in PERCENT:
-        exact = free = 0.0
+        totals = np.zeros(3)
         for image in images:
             picture = flagship.Picture(pixels.to_planes(image, flagship.SIDE_STRIDE), loaded)
             found, _ = picture.code(quality * 100, importance.uniform(picture.shape))
-            indices = flagship.table_indices(found, loaded), float_index(network, found)
+            levels = flagship.index_levels(found, loaded)
+            alone = {name: table for name, table in loaded.tables.items() if not name.startswith("refine_")}
             bits = [
-                cost.cost_of_latents(found.side, found.residual, index, found.quality, loaded.tables).sum()
-                for index in indices
-            ]
-            exact, free = exact + bits[0], free + bits[1]
-        cost_of_exactness = f"{100 * (exact / free - 1):+.3f} %"
-        print(f"quality {quality:3}: integers {exact:12.0f} bits, floats {free:12.0f}: {cost_of_exactness}")
+                cost.cost_of_latents(found.side, found.residual, each, found.quality, tables).sum()
+                for each, tables in (
+                    (levels, loaded.tables), (float_levels(network, found), loaded.tables), (levels, alone),
+                )
+            ]  # fmt: skip
+            totals += bits
+        exact, free, unrefined = totals
+        print(
+            f"quality {quality:3}: integers {exact:12.0f} bits, floats {free:12.0f}: {100 * (exact / free - 1):+.3f} %;"
+            f" without the refinement {unrefined:12.0f}: {100 * (exact / unrefined - 1):+.2f} %"
+        )
 
 
 def map_rows(loaded: bundle.Bundle, images: list[NDArray[np.uint8]], models: Path | None) -> None:

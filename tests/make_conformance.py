@@ -97,6 +97,13 @@ def good_files() -> dict[str, bytes]:
         for name, (shape, quality, drawn) in FLAGSHIP.items()
     }
     files |= {
+        name.replace("cwic", "cwic-refined"): cwic.encode(
+            picture(shape), model="tiny-cwic-refined", quality=quality, importance=drawn, models_dir=BUNDLES
+        )
+        for name, (shape, quality, drawn) in FLAGSHIP.items()
+        if shape[0] == 70
+    }
+    files |= {
         f"cwic-{kind}-lossless": cwic.encode(image, model="tiny-cwic", models_dir=BUNDLES)
         for kind, image in (("rgb-50x40", frames()), ("grey-50x40", np.ascontiguousarray(frames()[:, :, 0])))
     }

@@ -1,4 +1,4 @@
-"""Writes the three tiny bundles that the tests use: real graphs and tables, random weights, a few kB each.
+"""Writes the tiny bundles that the tests use: real graphs and tables, random weights, a few kB each.
 
     python tests/make_tiny_bundles.py DIRECTORY
 
@@ -115,6 +115,7 @@ def main(directory: Path) -> None:
     make_bundle(directory, AUTOENCODER, PAPER, static_tables())
     make_bundle(directory, LI2018, PAPER, context_tables(n=8, levels=4))
     make_bundle(directory, tiny_flagship.MANIFEST, tiny_flagship.MORE, tiny_flagship.tables())
+    make_bundle(directory, tiny_flagship.REFINED, tiny_flagship.MORE, tiny_flagship.refined_tables())
 
 
 if __name__ == "__main__":

@@ -65,3 +65,13 @@ def test_every_peer_is_measured(picture, tmp_path):
         assert row["cold_decode_s"][0] > measured["decode_s"][0]
         assert row["encode_mb"] > 10 and row["decode_mb"] > 10
         assert re.search(rf"^{row['name']} .*\d", done.stdout, re.MULTILINE)
+
+
+def test_hostile_pictures_are_measured_beside_jpeg(tmp_path):
+    output = tmp_path / "hostile.json"
+    done = run("hostile.py", "--model", "tiny-cwic", "-o", output)
+    rows = json.loads(output.read_text())
+    assert len(rows) > 20 and all(len(row) == 5 for row in rows.values())
+    assert all(cell["jpeg"] is None or 0 < cell["jpeg"] <= 50 for row in rows.values() for cell in row)
+    assert all(0 < cell["psnr"] <= 50 and cell["bytes"] > 50 for row in rows.values() for cell in row)
+    assert "checkerboard 1, black and white, grainy" in done.stdout

@@ -77,6 +77,7 @@ def test_the_package_is_searched_after_the_directory(copied: Path, monkeypatch: 
     assert [(b.id, b.path.parent) for b in found] == [
         ("tiny-autoencoder", BUNDLES),
         ("tiny-cwic", BUNDLES),
+        ("tiny-cwic-refined", BUNDLES),
         ("tiny-li2018", copied.parent),
     ]
 

@@ -77,6 +77,6 @@ def test_the_tiny_bundles_can_be_made_again(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     script("make_tiny_bundles").main(tmp_path)
     kept, made = bundle.available(BUNDLES), bundle.available(tmp_path)
-    for model_id in ("tiny-autoencoder", "tiny-li2018"):
+    for model_id in ("tiny-autoencoder", "tiny-li2018", "tiny-cwic", "tiny-cwic-refined"):
         ours, other = (next(b for b in bundles if b.id == model_id) for bundles in (kept, made))
         assert ours.hash == other.hash

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 IR_VERSION, OPSET = 8, 17
 CHANNELS, SIDE = 6, 3
 MANIFEST = {"id": "tiny-cwic", "kind": "cwic", "channels": CHANNELS, "levels": 16}
+REFINED = MANIFEST | {"id": "tiny-cwic-refined"}
 MORE = {"stride": 16, "side_channels": SIDE}
 
 
@@ -118,6 +119,23 @@ def tables() -> dict[str, np.ndarray]:
         "index_bias": np.array([[0] * CHANNELS, [8000, 6400, 4800, 4800, 4800, 3200], [16000] * CHANNELS], np.int32),
     }
     return made | {name: table for name, table in context_tables(n=16, levels=16).items() if name.startswith("map_")}
+
+
+def refined_tables() -> dict[str, np.ndarray]:
+    """The same with a refinement of the index: random weights, but larger surprises raise it."""
+    random = np.random.RandomState(11)
+    size = np.arange(12)
+    return tables() | {
+        "refine_surprise": np.stack([(16 * size // (1 + number) - 16).clip(-127, 127) for number in range(5)]).astype(
+            np.int8
+        ),
+        "refine_fraction": np.array([6], np.uint8),
+        "refine_weight1": random.randint(-40, 100, (3, 4, 2 * CHANNELS)).astype(np.int16),
+        "refine_bias1": random.randint(-500, 500, (3, 4)).astype(np.int32),
+        "refine_weight2": random.randint(-20, 60, (3, CHANNELS, 4)).astype(np.int16),
+        "refine_own": random.randint(0, 30, (3, CHANNELS)).astype(np.int16),
+        "refine_bias2": random.randint(-1000, 1000, (3, CHANNELS)).astype(np.int32),
+    }
 
 
 def _bump(reach: int, width: float) -> np.ndarray:

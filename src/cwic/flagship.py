@@ -76,11 +76,12 @@ class Picture:
         local = symbols.local_quality(quality, importance)
         largest = latent_coding.SIDE_LARGEST
         side = np.rint(nets.side(self._latents, local)).clip(-largest, largest)
-        index = latent_coding.table_index(_index_sums(side, nets), quality, tables)
-        residual = nets.rounded(self._latents, side, local, dead_zones(tables)[index])
+        levels = latent_coding.index_levels(_index_sums(side, nets), quality, tables)
+        zones = dead_zones(tables)[latent_coding.index_of_side(levels, tables)]
+        residual = nets.rounded(self._latents, side, local, zones)
         residual = residual.clip(-RESIDUAL_LARGEST, RESIDUAL_LARGEST)
         found = Symbols(quality, importance, side.astype(np.int32), residual.astype(np.int32))
-        payload = latent_coding.encode_latents(found.side, found.residual, index, quality, tables)
+        payload = latent_coding.encode_latents(found.side, found.residual, levels, quality, tables)
         chunks = [Chunk(CODE, quality.to_bytes(2, "little") + payload)]
         if (importance != symbols.NEUTRAL_LEVEL).any():
             chunks.insert(0, Chunk(IMAP, entropy.encode_map(importance, self._bundle.levels, tables)))
@@ -125,18 +126,18 @@ def dead_zones(tables: dict[str, NDArray[np.integer]]) -> NDArray[np.float32]:
     return np.array(zones, np.float32)
 
 
-def table_indices(found: Symbols, bundle: Bundle) -> NDArray[np.uint8]:
-    """Which table each residual is coded with: uint8 [C,h,w]. Raises ModelError."""
+def index_levels(found: Symbols, bundle: Bundle) -> NDArray[np.int32]:
+    """What z says of the table indices, int32 [C,h,w] in 4096ths. Raises ModelError."""
     sums = _index_sums(found.side.astype(np.float32), networks_of(bundle))
-    return latent_coding.table_index(sums, found.quality, bundle.tables)
+    return latent_coding.index_levels(sums, found.quality, bundle.tables)
 
 
 def bits_per_block(found: Symbols, bundle: Bundle) -> NDArray[np.float64]:
     """The bits spent on each 16 x 16 pixels, float64 [h,w]; those of z are shared evenly by its 16 blocks."""
     from cwic.entropy import cost
 
-    index = table_indices(found, bundle)
-    spent = cost.cost_of_latents(found.side, found.residual, index, found.quality, bundle.tables)
+    levels = index_levels(found, bundle)
+    spent = cost.cost_of_latents(found.side, found.residual, levels, found.quality, bundle.tables)
     if (found.importance != symbols.NEUTRAL_LEVEL).any():
         spent = spent + cost.cost_of_map(found.importance, bundle.levels, bundle.tables)
     return spent

@@ -21,7 +21,7 @@ from cwic import importance as maps
 from cwic import networks as runtime
 from cwic.entropy import latents as latent_coding
 from cwic.entropy import tables as runtime_tables
-from cwic_lab import prior
+from cwic_lab import prior, refine
 from cwic_lab.graphs import check_parity, write_graph
 from cwic_lab.images import ImageRef, Reader
 from cwic_lab.networks.flagship import KNOTS, LATENTS, SIDE, STEPS, Flagship
@@ -99,38 +99,52 @@ def start_tables(network: Flagship) -> runtime_tables.Tables:
     }
 
 
-def fit_tables(
-    network: Flagship, path: Path, refs: Sequence[ImageRef], map_steps: int, seed: int
-) -> runtime_tables.Tables:
-    """Tables counted on what the bundle at `path`, with start_tables, codes for photographs at random qualities."""
+def fit_tables(network: Flagship, path: Path, refs: Sequence[ImageRef], steps: int, seed: int) -> runtime_tables.Tables:
+    """Tables fitted to what the bundle at `path`, with start_tables, codes for photographs at random qualities.
+
+    Counts of z and of the residuals; with these the refinement of the index; and with that the residuals' once more.
+    steps: of the trainings of the refinement and of the map's tables.
+    """
     loaded = bundle.load_directory(path)
     tables = dict(loaded.tables)
     side_counts = np.zeros(tables["side_frequency"].shape)
-    starts = np.concatenate([[0], np.cumsum(2 * tables["residual_reach"].astype(np.int64) + 1)])
-    counts = np.zeros(starts[-1])
+    files: list[refine.Coded] = []
     levels, reader, random = [], Reader(), np.random.default_rng(seed)
     for ref in tqdm(refs, desc="tables", disable=None):
         picture = flagship.Picture(pixels.to_planes(reader.pixels(ref), flagship.SIDE_STRIDE), loaded)
         levels.append(picture.auto_importance())
         for quality in random.integers(0, symbols.QUALITY_MAX + 1, TABLE_QUALITIES).tolist():
             found, _ = picture.code(quality, maps.uniform(picture.shape))
-            index = flagship.table_indices(found, loaded)
+            files.append(refine.Coded.of(found.residual, flagship.index_levels(found, loaded)))
             near = found.side.clip(-SIDE_REACH, SIDE_REACH).reshape(SIDE, -1) + SIDE_REACH
             np.add.at(side_counts[latent_coding.side_set(quality, tables)], (np.arange(SIDE)[:, None], near), 1)
-            for number, places in latent_coding.by_table(index):
-                reach = int(tables["residual_reach"][number])
-                near = found.residual.reshape(-1)[places].clip(-reach, reach) + reach
-                counts[starts[number] : starts[number + 1]] += np.bincount(near, minlength=2 * reach + 1)
     tables["side_frequency"] = np.stack([
         _frequencies(count + PSEUDO_COUNT * believed / runtime_tables.PROBABILITY_ONE)
         for count, believed in zip(_rows(side_counts), _rows(tables["side_frequency"]), strict=True)
     ]).reshape(side_counts.shape)  # fmt: skip
-    believed = tables["residual_frequency"] / runtime_tables.PROBABILITY_ONE
-    tables["residual_frequency"] = np.concatenate([
-        _frequencies(_even(counts[a:b]) + PSEUDO_COUNT * believed[a:b]) for a, b in itertools.pairwise(starts)
+    believed = tables["residual_frequency"]
+    tables["residual_frequency"] = _counted(files, tables, believed)
+    tables |= refine.fit(files, tables, steps, seed)
+    tables["residual_frequency"] = _counted(files, tables, believed)
+    return tables | prior.export_map(prior.train_map(levels, 16, steps=steps, seed=seed), levels, 16)
+
+
+def _counted(
+    files: Sequence[refine.Coded], tables: runtime_tables.Tables, believed: NDArray[np.uint16]
+) -> NDArray[np.uint16]:
+    """`residual_frequency` of the residuals of these files with the indices that the tables give them."""
+    starts = np.concatenate([[0], np.cumsum(2 * tables["residual_reach"].astype(np.int64) + 1)])
+    counts = np.zeros(starts[-1])
+    for file in files:
+        residual, levels = file.whole()
+        for number, places in latent_coding.runs(residual, levels, tables):
+            reach = int(tables["residual_reach"][number])
+            near = residual.reshape(-1)[places].clip(-reach, reach) + reach
+            counts[starts[number] : starts[number + 1]] += np.bincount(near, minlength=2 * reach + 1)
+    shares = believed / runtime_tables.PROBABILITY_ONE
+    return np.concatenate([
+        _frequencies(_even(counts[a:b]) + PSEUDO_COUNT * shares[a:b]) for a, b in itertools.pairwise(starts)
     ])  # fmt: skip
-    model = prior.train_map(levels, 16, steps=map_steps, seed=seed)
-    return tables | prior.export_map(model, levels, 16)
 
 
 def prove(network: Flagship, shipped: Flagship, path: Path, images: Sequence[NDArray[np.uint8]]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cwic.entropy.code import Bits, context_indices, map_planes
 from cwic.entropy.coder import SPILL_BITS
 from cwic.entropy.context import ContextNetwork, positions_in_order
-from cwic.entropy.latents import by_table, residual_frequency, side_set
+from cwic.entropy.latents import residual_frequency, runs, side_set
 from cwic.entropy.tables import PROBABILITY_ONE, Tables
 
 Costs = NDArray[np.float64]
@@ -42,15 +42,18 @@ def cost_of_static(symbols: Bits, tables: Tables) -> Costs:
 
 
 def cost_of_latents(
-    side: NDArray[np.int32], residual: NDArray[np.int32], index: Bits, quality: int, tables: Tables
+    side: NDArray[np.int32], residual: NDArray[np.int32], levels: NDArray[np.int32], quality: int, tables: Tables
 ) -> Costs:
-    """Bits spent on the flagship's symbols at each position of y, float64 [h,w]; z's are shared by its positions."""
+    """Bits spent on the flagship's symbols at each position of y, float64 [h,w]; z's are shared by its positions.
+
+    levels: what z says of the table indices (`latents.index_levels`).
+    """
     frequencies = tables["side_frequency"][side_set(quality, tables)]
     of_side = sum(_cost_of_run(channel, frequency) for channel, frequency in zip(side, frequencies, strict=True))
     scale = residual.shape[1] // side.shape[1]
     total: Costs = np.repeat(np.repeat(of_side, scale, axis=0), scale, axis=1) / scale**2
     spent = np.zeros(residual.size)
-    for number, places in by_table(index):
+    for number, places in runs(residual, levels, tables):
         spent[places] = _cost_of_run(residual.reshape(-1)[places], residual_frequency(number, tables))
     total += spent.reshape(residual.shape).sum(axis=0)
     return total

@@ -15,6 +15,14 @@ For the flagship (C latents, S side channels, T tables, Q sets of z's tables; K 
     residual_reach      int16  [T]              of each table index, at least 1
     residual_frequency  uint16 [sum(2 reach+1)] of the residuals -reach..reach, table after table, likewise
     index_bias          int32  [K, C]           4096ths of a table index, added to the index network's sums
+
+and, all or none of them, for the refinement of the index in steps 1..3 (N = 3; H hidden units, A sizes):
+
+    refine_surprise  int8  [T, A]     of a residual of size 0..A-1 and more, coded with each table
+    refine_fraction  uint8 [1]        bits of the hidden layer's sums below 1
+    refine_weight1   int16 [N, H, 2C] refine_bias1  int32 [N, H]
+    refine_weight2   int16 [N, C, H]  refine_bias2  int32 [N, C]
+    refine_own       int16 [N, C]
 """
 
 from __future__ import annotations
@@ -31,6 +39,7 @@ N_INDICES = 256
 PROBABILITY_ONE = 65536
 EXACT = 2**24  # float32 holds every integer up to this
 ACTIVATION_MAX = 127
+REFINED_STEPS = 3  # of the residuals' four: the first has nothing to go by
 
 Tables = dict[str, NDArray[Any]]
 
@@ -95,6 +104,39 @@ def check_latent_tables(tables: Tables, side: int, channels: int) -> None:
     ]
     if min(frequency.min(), flat.min()) < 1 or set(sums) != {PROBABILITY_ONE}:
         raise ModelError(f"tables: frequencies must be at least 1 and sum to {PROBABILITY_ONE}")
+
+
+def check_refinement_tables(tables: Tables, channels: int) -> None:
+    """Raise ModelError unless the refinement fits C = channels and its sums stay exact in float32, or is absent."""
+    if not any(name.startswith("refine_") for name in tables):
+        return
+    surprise = _table(tables, "refine_surprise", np.int8)
+    hidden = _table(tables, "refine_bias1", np.int32).shape[-1]
+    shapes: dict[str, tuple[type, tuple[int, ...]]] = {
+        "fraction": (np.uint8, (1,)),
+        "weight1": (np.int16, (REFINED_STEPS, hidden, 2 * channels)),
+        "bias1": (np.int32, (REFINED_STEPS, hidden)),
+        "weight2": (np.int16, (REFINED_STEPS, channels, hidden)),
+        "own": (np.int16, (REFINED_STEPS, channels)),
+        "bias2": (np.int32, (REFINED_STEPS, channels)),
+    }
+    found = {name: _table(tables, f"refine_{name}", dtype) for name, (dtype, _) in shapes.items()}
+    for name, (_, shape) in shapes.items():
+        if found[name].shape != shape:
+            raise ModelError(f"tables: refine_{name} has shape {found[name].shape}; {shape} is needed")
+    if surprise.ndim != 2 or len(surprise) != len(tables["residual_reach"]) or surprise.shape[1] < 1:
+        raise ModelError(f"tables: refine_surprise has shape {surprise.shape}; one row for each table is needed")
+    if found["fraction"][0] > 23:
+        raise ModelError(f"tables: refine_fraction is {found['fraction'][0]}; 0 to 23 is allowed")
+    wide = {name: np.abs(table.astype(np.int64)) for name, table in found.items()}
+    largest = 4 * int(np.abs(surprise.astype(np.int64)).max())  # of the weighed sum of nine
+    sums = {
+        "weight1": wide["weight1"].sum(axis=2) * largest + wide["bias1"],
+        "weight2": wide["weight2"].sum(axis=2) * ACTIVATION_MAX + wide["own"] * largest + wide["bias2"],
+    }
+    for name, each in sums.items():
+        if each.max() >= EXACT:
+            raise ModelError(f"tables: a sum of refine_{name} can reach {each.max()}; below {EXACT} is exact")
 
 
 def _table(tables: Tables, name: str, dtype: type) -> NDArray[Any]:

@@ -9,7 +9,8 @@ Legend: B batch; h = H/16, w = W/16 positions of y (LATENTS channels, about unit
 H/64, W/64. quality q in 0..1 is one number a picture; the importance map shifts it in each block of 16 x 16 pixels,
 and what depends on the shifted, *local* quality [B,1,h,w] is the gain g and how the decoder's features are weighed.
 The scales depend on z_hat and the picture's quality alone (docs/decisions/0003-flagship.md), and so all symbols r of
-a picture are entropy-decoded in one pass, before any float is computed.
+a picture are entropy-decoded before any float is computed; what the residuals say about each other's tables is fitted
+at export, in integers (`cwic_lab.refine`).
 """
 
 from __future__ import annotations
