@@ -18,7 +18,7 @@ def run(*arguments):
 @pytest.mark.skipif(find_spec("ruff") is None, reason="ruff is not installed")
 @pytest.mark.parametrize("arguments", [["check"], ["format", "--check"]], ids=" ".join)
 def test_ruff(arguments):
-    run("ruff", *arguments, "--no-cache", "src", "tests")
+    run("ruff", *arguments, "--no-cache", "src", "tests", "docs")
 
 
 @pytest.mark.skipif(find_spec("mypy") is None, reason="mypy is not installed")
