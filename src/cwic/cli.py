@@ -72,7 +72,9 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     def add_models(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--models", type=Path, metavar="DIR", help="folder of further bundles, looked into first")
+        sub.add_argument(
+            "--models", type=Path, metavar="DIR", help="folder of bundles, looked into before those in CWIC_MODELS"
+        )
 
     sub = add("encode", _encode, "compress an image file")
     sub.add_argument("input", type=Path, metavar="INPUT", help="an image file, or - for standard input")
