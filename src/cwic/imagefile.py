@@ -179,8 +179,8 @@ def _metadata(picture: Image.Image) -> tuple[int, Metadata, list[str]]:
     except Exception as error:  # Pillow's, for a directory that it cannot read, or ours
         notices.append(f"the EXIF data is left out: {error}")
         turn, exif = orientation(None, xmp), None
-    if picture.format == "TIFF" or (picture.format == "JXL" and not getattr(picture, "jpeg", False)):
-        turn = 1  # these readers turn pixels themselves
+    if turns_itself(picture):
+        turn = 1
     fields = {"icc": None if picture.mode == "CMYK" else icc, "exif": exif, "xmp": xmp and upright_xmp(xmp)}
     for name, content in fields.items():
         try:
@@ -188,6 +188,11 @@ def _metadata(picture: Image.Image) -> tuple[int, Metadata, list[str]]:
         except UnsupportedImage as error:
             notices.append(f"the {WORDS[name]} is left out: {error}")
     return turn, found, notices
+
+
+def turns_itself(picture: Image.Image) -> bool:
+    """Whether the reader of a picture as opened turns its pixels, so that EXIF's orientation is done with."""
+    return picture.format == "TIFF" or (picture.format == "JXL" and not getattr(picture, "jpeg", False))
 
 
 def _exif(picture: Image.Image) -> bytes | None:
