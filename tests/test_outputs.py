@@ -163,6 +163,14 @@ def test_a_standard_output_that_is_full(command: str, folder: Path) -> None:
     assert names(folder) == before
 
 
+def test_a_standard_output_that_is_closed(folder: Path) -> None:
+    process = started(["-m", "cwic", *COMMANDS["encode"]], stdout=None, preexec_fn=lambda: os.close(1))
+    assert process.communicate()[1] == b"" and process.returncode == 0 and output("encode").exists()
+    process = started(["-m", "cwic", *COMMANDS["decode"], "-o", "-"], stdout=None, preexec_fn=lambda: os.close(1))
+    check_one_line(process.communicate()[1].decode(), "standard output: OSError: Bad file descriptor")
+    assert process.returncode == 1
+
+
 @pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
 def test_a_device_is_written_to_and_stays_one(folder: Path, capsys) -> None:
     assert cli.main([*COMMANDS["encode"], "-o", os.devnull]) == 0 and Path(os.devnull).is_char_device()

@@ -198,6 +198,10 @@ def _write(path: Path, data: bytes, force: bool) -> None:
 
 def _flush(data: bytes = b"") -> None:
     """Write bytes, and what was printed before, to standard output. Raises OSError that names it."""
+    if sys.stdout is None:  # closed by whoever started us, which only matters if there is something to write
+        if data:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF), "standard output")
+        return
     try:
         if data:
             sys.stdout.buffer.write(data)
