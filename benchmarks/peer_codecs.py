@@ -73,10 +73,10 @@ class Cwic:
 
     def encode_file(self, source: Path, target: Path, quality: int | None) -> None:
         asked = [] if quality is None else ["--quality", str(quality)]
-        self._command("encode", str(source), "-o", str(target), "--model", self.model, *asked)
+        self._command("encode", str(source), "-o", str(target), "--force", "--model", self.model, *asked)
 
     def decode_file(self, source: Path, target: Path) -> None:
-        self._command("decode", str(source), "-o", str(target))
+        self._command("decode", str(source), "-o", str(target), "--force")
 
     def _command(self, *words: str) -> None:
         from cwic import cli

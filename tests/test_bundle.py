@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,34 @@ def test_the_package_is_searched_after_the_directory(copied: Path, monkeypatch: 
     ]
 
 
+def test_the_variables_folders_come_between_the_directory_and_the_package(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, later = (shutil.copytree(copied, tmp_path / name / "tiny-li2018") for name in ("given", "later"))
+    change_manifest(copied, lambda m: m.update(target_bpp=0.5))
+    change_manifest(later, lambda m: m.update(target_bpp=0.25))
+    monkeypatch.setattr(bundle, "PACKAGE_MODELS", BUNDLES)
+    monkeypatch.setenv("CWIC_MODELS", os.pathsep.join([str(copied.parent), "", str(later.parent)]))
+    assert bundle.load("tiny-li2018").path == copied
+    assert bundle.load("tiny-li2018", given.parent).path == given
+    assert bundle.load("tiny-li2018", None, bundle.load_directory(later).hash[:8]).path == later
+    assert bundle.load("tiny-li2018", None, bundle.load_directory(given).hash[:8]).path.parent == BUNDLES
+    assert bundle.load("tiny-autoencoder").path.parent == BUNDLES
+    found = {b.id: b.path.parent for b in bundle.available()}
+    assert found["tiny-li2018"] == copied.parent and found["tiny-autoencoder"] == BUNDLES
+    monkeypatch.setenv("CWIC_MODELS", "")
+    assert bundle.load("tiny-li2018").path.parent == BUNDLES
+
+
+def test_folders_that_do_not_exist_hold_no_bundles_and_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle, "PACKAGE_MODELS", BUNDLES)
+    monkeypatch.setenv("CWIC_MODELS", "no-such-a" + os.pathsep + "no-such-b")
+    assert bundle.load("tiny-li2018", Path("no-such-c")).path.parent == BUNDLES
+    assert len(bundle.available(Path("no-such-c"))) == 4
+    with pytest.raises(ModelNotFound, match=r"looked in no-such-c, no-such-a, no-such-b, .*bundles.*CWIC_MODELS"):
+        bundle.load("none", Path("no-such-c"))
+
+
 @pytest.mark.parametrize("model_id", ["none", "", "..", "../bundles/tiny-li2018", "/etc", "a\\b", "tiny-li2018\n"])
 def test_not_found(model_id: str) -> None:
     with pytest.raises(ModelNotFound, match=r"is not installed|is no model id"):
@@ -155,4 +184,5 @@ def test_tables_are_integers_and_never_pickles(copied: Path) -> None:
 
 def test_available_of_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundle, "PACKAGE_MODELS", tmp_path / "none")
+    monkeypatch.delenv("CWIC_MODELS", raising=False)
     assert bundle.available(tmp_path) == bundle.available() == []

@@ -178,3 +178,20 @@ def test_unpack_inverts_pack(
 def test_any_bytes_give_a_format_error(data: bytes, with_magic: bool) -> None:
     with pytest.raises(errors.FormatError):
         container.unpack(FILE[:5] + data if with_magic else data)
+
+
+def test_peek_sees_what_lies_before_the_damage() -> None:
+    whole = container.pack(HEADER, [Chunk("CODE", b"hi"), Chunk("ALPH", b"a"), Chunk("xMPD", b"x")])
+    assert container.peek(whole) == container.unpack(whole)
+    ends = len(FIXED) + 4
+    for kind, payload in (("CODE", b"hi"), ("ALPH", b"a"), ("xMPD", b"x")):
+        damaged = bytearray(whole)
+        damaged[ends + 8] ^= 1  # of this chunk's payload
+        for data in (bytes(damaged), whole[: ends + 5]):
+            found = list(container.peek(data)[1])
+            assert found == ["CODE", "ALPH", "xMPD"][: ["CODE", "ALPH", "xMPD"].index(kind)]
+        ends += 12 + len(payload)
+    with pytest.raises(errors.NotCwic):
+        container.peek(b"")
+    with pytest.raises(errors.Truncated):
+        container.peek(whole[:20])

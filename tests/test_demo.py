@@ -50,6 +50,8 @@ def test_demo_on_the_photograph_of_the_package(tiny_bundles, tmp_path, monkeypat
 def test_demo_on_a_small_grey_photo(tiny_bundles, tmp_path, capsys):
     photo = tmp_path / "small.png"
     Image.fromarray(texture(9, 20)[:, :, 0]).save(photo)
+    for name in ("cwic-demo.png", "cwic-demo.cwic"):  # its own two are overwritten
+        (tmp_path / name).write_bytes(b"of an earlier demo")
     demo.run(photo, tmp_path)
     assert "20 x 9" in capsys.readouterr().out
     with Image.open(tmp_path / "cwic-demo.png") as sheet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 import zlib
 from pathlib import Path
@@ -135,9 +136,9 @@ def test_write_bytes_replaces_whole_files_only(tmp_path: Path, monkeypatch: pyte
     assert path.read_bytes() == b"second"
 
     def fail(*_: object) -> None:
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full", "a.part")
 
     monkeypatch.setattr(imagefile.os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match=r"disk full: '.*a\.cwic'$"):
         imagefile.write_bytes(path, b"third")
     assert path.read_bytes() == b"second" and [p.name for p in tmp_path.iterdir()] == ["a.cwic"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import cwic
-from cwic import bundle, cli
+from cwic import bundle, cli, imagefile
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -45,13 +45,18 @@ def test_every_command_is_in_the_readme():
         assert f"`cwic {name}" in README, f"cwic {name} is not in the README"
 
 
-def test_the_python_lines_run():
+def test_the_python_lines_run(tmp_path, monkeypatch):
     if not any(found.id == bundle.DEFAULT_MODEL for found in bundle.available()):
         pytest.fail(f"the default model {bundle.DEFAULT_MODEL} is not in the package")
-    (program,) = blocks("python")
-    names = {"image": np.full((16, 24, 3), 128, np.uint8)}
-    exec(program, names)
+    image = np.full((16, 24, 3), 128, np.uint8)
+    monkeypatch.chdir(tmp_path)
+    imagefile.write_image(Path("photo.png"), image)
+    with_arrays, with_pillow = blocks("python")
+    names = {"image": image}
+    exec(with_arrays, names)
     assert isinstance(names["data"], bytes) and names["image"].shape == (16, 24, 3)
+    exec(with_pillow, {})
+    assert cwic.inspect(Path("photo.cwic").read_bytes()).height == 16 and Path("grey.png").exists()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -30,6 +30,7 @@ ROOMS = {
     "mapview.py": {"PIL"},
     "codec.py": {"cwic"},
     "cli.py": {"cwic"},
+    "pillow_plugin.py": {"cwic", "PIL"},
     "demo.py": {"cwic", "PIL"},
     "entropy": {"cwic.entropy", "cwic.errors", "cwic.symbols", "constriction"},
 }
@@ -64,8 +65,15 @@ def test_every_room_of_the_runtime_keeps_to_its_walls():
             assert allowed(module, ROOMS[room]), f"{path} imports {module}"
 
 
+def test_nothing_in_the_runtime_imports_the_plug_in():
+    """So that nobody's Pillow knows one format more than was asked for."""
+    for path in (SOURCE / "cwic").rglob("*.py"):
+        assert "cwic.pillow_plugin" not in imports(path), f"{path} imports the plug-in"
+
+
 def test_import_cwic_loads_nothing_heavy():
-    program = "import sys, cwic; print({'torch', 'onnxruntime', 'PIL', 'cwic_lab'} & set(sys.modules))"
+    unwanted = {"torch", "onnxruntime", "PIL", "cwic_lab", "cwic.pillow_plugin"}
+    program = f"import sys, cwic; print({unwanted} & set(sys.modules))"
     environment = {"PYTHONPATH": str(SOURCE), "PATH": ""}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == "set()"

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from cwic.errors import ModelError, ModelMismatch, ModelNotFound
 
 DEFAULT_MODEL = "cwic-ssim"
 PACKAGE_MODELS = Path(__file__).parent / "models"
+FOLDERS_VARIABLE = "CWIC_MODELS"  # of the environment: folders of bundles, separated as in PATH
 MANIFEST = "model.json"
 MANIFEST_FORMAT = 1
 FILES = {
@@ -70,10 +72,11 @@ class Bundle:
 
 
 def load(model_id: str, models_dir: Path | None = None, hash_prefix: bytes | None = None) -> Bundle:
-    """The bundle with this id, looked for in `models_dir` first and then in the package.
+    """The bundle with this id: the first in `models_dir`, in the folders that CWIC_MODELS names, in the package.
 
-    hash_prefix: the first bytes of the hash it must have, as a file's header gives them. Raises
-    ModelNotFound, ModelMismatch if bundles of this id have another hash, and ModelError for a damaged bundle.
+    hash_prefix: the first bytes of the hash it must have, as a file's header gives them; bundles with another are
+    passed over. A folder that does not exist holds no bundles. Raises ModelNotFound, which names the folders,
+    ModelMismatch if bundles of this id have another hash, and ModelError for a damaged bundle.
     """
     if not MODEL_ID.fullmatch(model_id):  # the id becomes the name of a directory
         raise ModelNotFound(f"{model_id!r} is no model id: 1 to 64 letters, digits, '.', '_' or '-' are allowed")
@@ -92,16 +95,18 @@ def load(model_id: str, models_dir: Path | None = None, hash_prefix: bytes | Non
         raise ModelMismatch(
             f"the file needs the model {model_id!r} with hash {hash_prefix.hex()}..., "
             f"but {mismatch.path} has {mismatch.hash[: len(hash_prefix)].hex()}...; "
-            "install the version of cwic that wrote the file, or pass the directory that holds its bundle"
+            "install the version of cwic that wrote the file, or pass the directory that holds its bundle, "
+            f"or name it in {FOLDERS_VARIABLE}"
         )
     raise ModelNotFound(
         f"the model {model_id!r} is not installed (looked in {', '.join(map(str, _folders(models_dir)))}); "
-        "`cwic models` lists what is; upgrade cwic, or pass the directory that holds the bundle"
+        "`cwic models` lists what is; upgrade cwic, or pass the directory that holds the bundle, "
+        f"or name it in {FOLDERS_VARIABLE}"
     )
 
 
 def available(models_dir: Path | None = None) -> list[Bundle]:
-    """All bundles that load() can find, by id; one in `models_dir` hides its namesake in the package."""
+    """All bundles that load() can find, by id; an earlier folder's hides its namesakes in later ones."""
     found: dict[str, Bundle] = {}
     for folder in _folders(models_dir):
         for manifest in sorted(folder.glob(f"*/{MANIFEST}")):
@@ -136,7 +141,9 @@ def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _folders(models_dir: Path | None) -> list[Path]:
-    return [PACKAGE_MODELS] if models_dir is None else [models_dir, PACKAGE_MODELS]
+    """Where bundles are looked for, in this order. Empty names in the variable are passed over."""
+    named = [Path(name) for name in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep) if name]
+    return [*([] if models_dir is None else [models_dir]), *named, PACKAGE_MODELS]
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import importlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -37,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     subject = getattr(arguments, "input", arguments.command)
     try:
         command(arguments)
+        _flush()
     except UsageError as error:
         print(f"cwic: {error}", file=sys.stderr)
         return 2
@@ -72,13 +75,19 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     def add_models(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--models", type=Path, metavar="DIR", help="folder of further bundles, looked into first")
+        sub.add_argument(
+            "--models", type=Path, metavar="DIR", help="folder of bundles, looked into before those in CWIC_MODELS"
+        )
+
+    def add_force(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--force", action="store_true", help="overwrite the output if it exists")
 
     sub = add("encode", _encode, "compress an image file")
     sub.add_argument("input", type=Path, metavar="INPUT", help="an image file, or - for standard input")
     sub.add_argument(
         "-o", "--output", type=Path, metavar="OUT.cwic", help="default: INPUT with the suffix .cwic; - too"
     )
+    add_force(sub)
     sub.add_argument("--strict", action="store_true", help="refuse what would be converted or left out with a notice")
     sub.add_argument("--strip", action="store_true", help="leave out ICC profile, EXIF and XMP")
     sub.add_argument("--model", default=bundle.DEFAULT_MODEL, metavar="ID", help="default: %(default)s")
@@ -100,6 +109,7 @@ def parser() -> argparse.ArgumentParser:
         "-o", "--output", type=Path, metavar="OUT.png",
         help="or .jpg, .webp, .tif, .avif; - for a PNG on standard output; default: FILE with the suffix .png",
     )  # fmt: skip
+    add_force(sub)
     add_models(sub)
 
     sub = add("info", _info, "show header, model, chunk sizes and rate, without running a network")
@@ -109,6 +119,7 @@ def parser() -> argparse.ArgumentParser:
     sub = add("map", _map, "draw where the bits went, over the picture")
     sub.add_argument("input", type=Path, metavar="FILE.cwic")
     sub.add_argument("-o", "--output", type=Path, metavar="MAP.png", required=True)
+    add_force(sub)
     add_models(sub)
 
     sub = add("models", _models, "list the installed bundles")
@@ -154,24 +165,51 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _output(arguments: argparse.Namespace, suffix: str) -> Path:
+    """Where the output goes; that there is room for it is known before the work is done."""
     source: Path = arguments.input
     output: Path = arguments.output or (STREAM if source == STREAM else source.with_suffix(suffix))
-    if output != STREAM and output.resolve() == source.resolve():
-        raise UsageError(f"{output} would overwrite the input; choose another name with -o")
+    if output != STREAM:
+        if os.path.realpath(output) == os.path.realpath(source):
+            raise UsageError(f"{output} would overwrite the input; choose another name with -o")
+        _check_free(output, arguments.force)
     return output
+
+
+def _check_free(path: Path, force: bool) -> None:
+    """Raise FileExistsError for what would be overwritten without --force, IsADirectoryError for a directory."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if os.path.lexists(path) and not force and not imagefile.is_device(path):
+        raise FileExistsError(errno.EEXIST, "exists already; --force overwrites it", str(path))
 
 
 def _read(path: Path) -> bytes:
     return sys.stdin.buffer.read() if path == STREAM else path.read_bytes()
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes, force: bool) -> None:
     """A file, whole or not at all, or standard output."""
     if path == STREAM:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        _flush(data)
     else:
+        _check_free(path, force)  # somebody else may have written it in the meantime
         imagefile.write_bytes(path, data)
+
+
+def _flush(data: bytes = b"") -> None:
+    """Write bytes, and what was printed before, to standard output. Raises OSError that names it."""
+    if sys.stdout is None:  # closed by whoever started us, which only matters if there is something to write
+        if data:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF), "standard output")
+        return
+    try:
+        if data:
+            sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+    except OSError as error:
+        # What it did not take would be tried again at exit, and fail with another exit code.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def _tell(notices: Iterable[str], subject: Path) -> None:
@@ -195,7 +233,7 @@ def _encode(arguments: argparse.Namespace) -> None:
         psnr=arguments.psnr, ms_ssim=arguments.ms_ssim, importance=importance,
         metadata=Metadata() if arguments.strip else picture.metadata, models_dir=arguments.models,
     )  # fmt: skip
-    _write(output, data)
+    _write(output, data, arguments.force)
     report = f"{output}: {len(data)} bytes, {codec.inspect(data).bits_per_pixel:.3f} bits per pixel"
     print(report, file=sys.stderr if output == STREAM else sys.stdout)
 
@@ -206,7 +244,7 @@ def _decode(arguments: argparse.Namespace) -> None:
     picture, metadata = codec.decode(data, models_dir=arguments.models), codec.metadata(data)
     written, notices = imagefile.to_bytes(picture, ".png" if output == STREAM else output.suffix, metadata)
     _tell(notices, output)
-    _write(output, written)
+    _write(output, written, arguments.force)
 
 
 def _info(arguments: argparse.Namespace) -> None:
@@ -234,7 +272,8 @@ def _map(arguments: argparse.Namespace) -> None:
     model = codec.inspect(data).model_id
     stride = bundle.load(model, arguments.models).stride
     drawn = mapview.draw(picture, bits, stride, title=f"{model}: bits per pixel")
-    _write(output, imagefile.to_bytes(drawn, ".png" if output == STREAM else output.suffix, Metadata())[0])
+    written, _ = imagefile.to_bytes(drawn, ".png" if output == STREAM else output.suffix, Metadata())
+    _write(output, written, arguments.force)
 
 
 def _models(arguments: argparse.Namespace) -> None:

@@ -88,13 +88,12 @@ def encode(
     """Pixels to the bytes of a complete .cwic file.
 
     image: uint8 [H,W,3], sRGB, or [H,W], grey, or with alpha [H,W,4] or [H,W,2]; rows from the top. Alpha is kept
-    exactly; colours where it is 0 are not kept. model: id of a bundle, looked for in models_dir first and then in the
-    package. For models of kind cwic: at most one of quality (0..100, default 50), bpp (bits per pixel) and size
-    (bytes), which the file will not exceed, psnr (dB) and ms_ssim, which the decoded colours will not fall below; and
-    importance, "auto", "uniform" or a grey picture uint8 [H',W'] (white: more bits), by default what the model was
-    made for. A picture that is no larger exactly, such as text or a drawing often is, is kept exactly. metadata:
-    carried along. Raises UnsupportedImage, ModelError, and TargetUnreachable for a target that this picture cannot be
-    given.
+    exactly; colours where it is 0 are not kept. model: id of a bundle, looked for as in `bundle.load`. For models
+    of kind cwic: at most one of quality (0..100, default 50), bpp (bits per pixel) and size (bytes), which the file
+    will not exceed, psnr (dB) and ms_ssim, which the decoded colours will not fall below; and importance, "auto",
+    "uniform" or a grey picture uint8 [H',W'] (white: more bits), by default what the model was made for. A
+    picture that is no larger exactly, such as text or a drawing often is, is kept exactly. metadata: carried along.
+    Raises UnsupportedImage, ModelError, and TargetUnreachable for a target that this picture cannot be given.
     """
     pixels.check_image(image)
     target = Target(quality, bpp, size, psnr, ms_ssim)

@@ -15,10 +15,10 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from cwic.errors import Corrupt, LimitExceeded, NotCwic, Truncated, UnsupportedVersion
+from cwic.errors import Corrupt, FormatError, LimitExceeded, NotCwic, Truncated, UnsupportedVersion
 
 MAGIC = b"CWIC"
 VERSION = 1
@@ -87,15 +87,35 @@ def unpack(data: bytes) -> tuple[Header, dict[str, bytes]]:
     Raises NotCwic, UnsupportedVersion, Truncated, Corrupt or LimitExceeded, and nothing else for any bytes.
     """
     header, n_chunks, position = _unpack_header(data)
+    return header, {chunk.kind: chunk.payload for chunk in _unpack_chunks(data, n_chunks, position)}
+
+
+def peek(data: bytes) -> tuple[Header, dict[str, bytes]]:
+    """What `unpack` returns, of a damaged file with the chunks before the damage alone.
+
+    Raises what `unpack` does where the header is at fault.
+    """
+    header, n_chunks, position = _unpack_header(data)
     payloads: dict[str, bytes] = {}
+    try:
+        for chunk in _unpack_chunks(data, n_chunks, position):
+            payloads[chunk.kind] = chunk.payload
+    except FormatError:
+        pass
+    return header, payloads
+
+
+def _unpack_chunks(data: bytes, n_chunks: int, position: int) -> Iterator[Chunk]:
+    """The chunks, the first at `position`. Raises where the damage is, and at the end unless the file ends too."""
+    seen: set[str] = set()
     for number in range(n_chunks):
         chunk, position = _unpack_chunk(data, position, f"chunk {number}")
-        if chunk.kind in payloads:
+        if chunk.kind in seen:
             raise Corrupt(f"chunk {number} is a second {chunk.kind}; a kind may occur once")
-        payloads[chunk.kind] = chunk.payload
+        seen.add(chunk.kind)
+        yield chunk
     if position != len(data):
         raise Corrupt(f"{len(data) - position} bytes follow the last chunk; the file must end there")
-    return header, payloads
 
 
 def _unpack_header(data: bytes) -> tuple[Header, int, int]:

@@ -10,6 +10,7 @@ import importlib
 import io
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -132,14 +133,29 @@ def write_image(path: Path, image: Pixels) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: a temporary sibling is written, then renamed. Raises OSError."""
+    """Write a file whole or not at all: a temporary sibling is written, then renamed. A device is written to.
+
+    Raises OSError, which names the path. A process that is killed may leave the sibling, hidden and named *.part;
+    nobody reads it, and no other has its name.
+    """
     part = path.with_name(f".{secrets.token_hex(6)}.part")
     try:
+        if is_device(path):
+            path.write_bytes(data)
+            return
         with part.open("xb") as file:
             file.write(data)
         os.replace(part, path)
+    except OSError as error:  # of the sibling, whose name says nothing, or without a name
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # there is none, or no folder for it
+            part.unlink()
+
+
+def is_device(path: Path) -> bool:
+    """Whether it is a device or a pipe, such as /dev/null, of which nothing is lost by writing, and all by renaming."""
+    return path.is_char_device() or path.is_block_device() or path.is_fifo()
 
 
 def _opened(data: bytes) -> Image.Image:
@@ -179,8 +195,8 @@ def _metadata(picture: Image.Image) -> tuple[int, Metadata, list[str]]:
     except Exception as error:  # Pillow's, for a directory that it cannot read, or ours
         notices.append(f"the EXIF data is left out: {error}")
         turn, exif = orientation(None, xmp), None
-    if picture.format == "TIFF" or (picture.format == "JXL" and not getattr(picture, "jpeg", False)):
-        turn = 1  # these readers turn pixels themselves
+    if turns_itself(picture):
+        turn = 1
     fields = {"icc": None if picture.mode == "CMYK" else icc, "exif": exif, "xmp": xmp and upright_xmp(xmp)}
     for name, content in fields.items():
         try:
@@ -188,6 +204,11 @@ def _metadata(picture: Image.Image) -> tuple[int, Metadata, list[str]]:
         except UnsupportedImage as error:
             notices.append(f"the {WORDS[name]} is left out: {error}")
     return turn, found, notices
+
+
+def turns_itself(picture: Image.Image) -> bool:
+    """Whether the reader of a picture as opened turns its pixels, so that EXIF's orientation is done with."""
+    return picture.format == "TIFF" or (picture.format == "JXL" and not getattr(picture, "jpeg", False))
 
 
 def _exif(picture: Image.Image) -> bytes | None:
