@@ -278,5 +278,6 @@ def _pick(among: Sequence[Any], random: Generator) -> Any:
 Mutation = Callable[[Parts, Sequence[bytes], Generator], None]
 # Payloads are where most of the code is that a mutation can get to.
 MUTATIONS: list[Mutation] = [
-    *[_payload] * 8, _size, *[_near_size] * 2, _field, *[_other_header] * 2, *[_other_chunk] * 2, _order, _kind, _length,
+    *[_payload] * 8, _size, *[_near_size] * 2, _field, *[_other_header] * 2, *[_other_chunk] * 2,
+    _order, _kind, _length,
 ]  # fmt: skip

@@ -16,9 +16,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
-
 import fuzz_mutate
+import numpy as np
 
 TESTS = Path(__file__).parent
 BUNDLES = TESTS / "data" / "bundles"

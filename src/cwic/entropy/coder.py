@@ -15,8 +15,8 @@ from cwic.entropy.tables import PROBABILITY_ONE
 from cwic.errors import Corrupt
 
 SPILL_BITS = 16
-# A symbol costs at least 1 - p nats, p being the part of its table's likeliest. In 65536ths of a nat that is no less than
-# 65535 - frequency, and this is what a word of 32 bits holds, rounded up.
+# A symbol costs at least 1 - p nats, p being the part of its table's likeliest. In 65536ths of a nat that is no less
+# than 65535 - frequency, and this is what a word of 32 bits holds, rounded up.
 WORD_HOLDS = 1_453_635
 
 
