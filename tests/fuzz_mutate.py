@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 FIXED = struct.Struct("<4sBBII8sIBB")  # docs/format.md, section 4
 VERSION, COLOURS, WIDTH, HEIGHT, HASH, SYMBOLS_CRC, N_CHUNKS = range(1, 8)
@@ -112,6 +113,27 @@ def changed_bytes(data: bytes, random: Generator) -> bytes:
             case 6:
                 changed += bytes(length)
     return bytes(changed)
+
+
+def changed_table(table: NDArray[Any], random: Generator) -> NDArray[Any]:
+    """A bundle's table with another shape, another type, or some of its values absurd."""
+    match random.integers(6):
+        case 0:
+            return table.reshape(-1)
+        case 1:
+            return table[..., :0]
+        case 2:
+            return table.reshape(-1)[0].reshape(())
+        case 3:
+            return table.astype(np.int64)
+        case 4:
+            return np.concatenate([table, table])
+    limits = np.iinfo(table.dtype)
+    changed = table.copy()
+    for _ in range(random.integers(1, 4)):
+        at = int(random.integers(table.size))
+        changed.reshape(-1)[at] = _pick([limits.min, limits.max, 0, limits.max // 2], random)
+    return changed
 
 
 def _size(parts: Parts, seeds: Sequence[bytes], random: Generator) -> None:

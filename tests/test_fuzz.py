@@ -5,6 +5,7 @@ The same mutations run for hours with `python tests/fuzz_run.py`; here are the f
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
 import fuzz_mutate
@@ -12,8 +13,8 @@ import fuzz_run
 import numpy as np
 import pytest
 
-from cwic import container, networks
-from cwic.errors import FormatError
+from cwic import bundle, container, flagship, networks, paper
+from cwic.errors import Corrupt, FormatError, ModelError
 
 N_FILES = 1500
 SEEDS = fuzz_run.seeds()
@@ -65,3 +66,23 @@ def test_symbols_that_no_encoder_wrote_reach_the_networks() -> None:
     assert fuzz_run.check(data) == "decoded"
     alpha = (fuzz_run.TESTS / "conformance" / "bad" / "alpha-crc.cwic").read_bytes()
     assert fuzz_run.check(alpha) == "decoded"
+
+
+@pytest.mark.parametrize("model", ["tiny-autoencoder", "tiny-li2018", "tiny-cwic-refined"])
+def test_nothing_but_a_model_error_comes_out_of_a_strangers_tables(model: str) -> None:
+    """Tables of other shapes, types and values, each alone: the bundle or the file is refused, or something decoded."""
+    loaded = bundle.load(model, fuzz_run.BUNDLES)
+    name = {"tiny-cwic-refined": "cwic-refined-rgb-130x70-map"}.get(model, f"{model[5:]}-rgb-33x17")
+    data = (fuzz_run.TESTS / "conformance" / "good" / f"{name}.cwic").read_bytes()
+    header, chunks = container.unpack(data)
+    of_kind = flagship if loaded.kind == "cwic" else paper
+    refused = 0
+    for table in sorted(loaded.tables):
+        for number in range(12):
+            changed = fuzz_mutate.changed_table(loaded.tables[table], np.random.default_rng(number))
+            stranger = dataclasses.replace(loaded, tables={**loaded.tables, table: changed})
+            try:
+                of_kind.decode_symbols(chunks, header.height, header.width, stranger)
+            except (ModelError, Corrupt):
+                refused += 1
+    assert refused > 3 * len(loaded.tables)
