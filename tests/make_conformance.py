@@ -185,7 +185,22 @@ def bad_lossless_files(good: bytes) -> dict[str, tuple[bytes, str]]:
         "pixels-cut-short": (container.pack(header, [Chunk("PIXL", pixels.payload[:-9])]), "Corrupt"),
         "pixels-are-a-png": (container.pack(header, [Chunk("PIXL", b"\x89PNG\r\n\x1a\n" + bytes(40))]), "Corrupt"),
         "pixels-and-code": (container.pack(header, [pixels, Chunk("CODE", bytes(8))]), "Corrupt"),
+        "pixels-and-more": (container.pack(header, [Chunk("PIXL", pixels.payload + b"more")]), "Corrupt"),
     }
+
+
+def bad_short_files(good: dict[str, bytes]) -> dict[str, tuple[bytes, str]]:
+    """Of each kind of model one that announces 2^26 pixels, and ends after a few words.
+
+    The rest would be zeros for the range coder.
+    """
+    files = {}
+    for name in ("autoencoder-rgb-33x17", "li2018-rgb-33x17", "cwic-rgb-130x70", "cwic-refined-rgb-130x70"):
+        header, chunks = container.unpack(good[name])
+        large = dataclasses.replace(header, width=8192, height=8192)
+        short = [Chunk(kind, payload[: 8 + len(payload) % 4]) for kind, payload in chunks.items()]
+        files[f"short-{name.split('-rgb')[0]}"] = (container.pack(large, short), "Corrupt")
+    return files
 
 
 def bad_alpha_files(good: bytes) -> dict[str, tuple[bytes, str]]:
@@ -221,6 +236,7 @@ def main(directory: Path) -> None:
         bad_files(good["li2018-rgb-33x17"])
         | bad_lossless_files(good["cwic-rgb-50x40-lossless"])
         | bad_alpha_files(good["li2018-grey-alpha-9x7"])
+        | bad_short_files(good)
         | {"metadata-crc": (metadata[:-1] + bytes([metadata[-1] ^ 1]), "Corrupt")}
     )
     for name, (data, _) in bad.items():

@@ -154,6 +154,8 @@ def test_a_manifest_that_is_none(copied: Path, text: str) -> None:
         ("stride", True, "stride is True"),
         ("channels", 0, "channels must be"),
         ("channels", 2**40, "channels must be"),
+        ("target_bpp", 10**400, "target_bpp must be"),  # too large for a float
+        ("target_bpp", float("nan"), "target_bpp must be"),
         ("levels", 3, "levels must be 2 to 256 and divide channels"),
         ("levels", 0, "levels must be 2 to 256"),
         ("kind", "autoencoder", "levels must be 0"),

@@ -88,14 +88,22 @@ def stream(image: np.ndarray, **options: object) -> bytes:
     return buffer.getvalue()
 
 
+def _longer(riff: bytes, chunk: bytes) -> bytes:
+    """A RIFF file with one chunk more."""
+    return riff[:4] + (len(riff) - 8 + len(chunk)).to_bytes(4, "little") + riff[8:] + chunk
+
+
 @pytest.mark.parametrize(
     "payload",
     [
         b"", b"RIFF", stream(drawing(40, 31)), stream(drawing(3000, 3000)), stream(drawing(40, 30))[:-30],
         stream(np.full((40, 30, 4), 7, np.uint8)), stream(drawing(40, 30), lossless=False, quality=5),
         stream(drawing(40, 30), save_all=True, append_images=[Image.new("RGB", (30, 40))]),
+        stream(drawing(40, 30)) + b"hidden", stream(drawing(40, 30), icc_profile=b"hidden"),
+        _longer(stream(drawing(40, 30)), b"NOTE\2\0\0\0hi"),
     ],
-    ids=["empty", "cut", "other size", "bomb", "cut short", "alpha", "other pixels", "animation"],
+    ids=["empty", "cut", "other size", "bomb", "cut short", "alpha", "other pixels", "animation", "more after the end",
+         "extended", "another chunk"],
 )  # fmt: skip
 def test_a_stream_of_another_picture_is_refused(payload: bytes) -> None:
     header, _ = container.unpack(encode(drawing(40, 30)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -96,6 +97,16 @@ def test_another_shape_than_the_manifest_says_is_refused() -> None:
     wrong = bundle.Bundle(**(vars(loaded) | {"channels": 1}))  # would be spread over the array by NumPy
     with pytest.raises(ModelError, match=r"latents of shape \[1, 3, 9, 13\]; \[1, 1, 9, 13\]"):
         Networks(wrong).analysis(PLANES)
+
+
+@pytest.mark.parametrize("output", [None, [1.0], {"a": 1}, np.zeros((1, 3, 16, 16)), np.full((1, 3, 16, 16), "a")])
+def test_an_output_that_is_no_float32_is_refused(output: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger's network may give sequences, maps or words."""
+    nets = Networks(bundle.load("tiny-autoencoder", BUNDLES))
+    session = SimpleNamespace(run=lambda names, given: [output])
+    monkeypatch.setattr(nets, "_session", lambda file: session)
+    with pytest.raises(ModelError, match=r"decoder\.onnx gives .* finite float32 is allowed"):
+        nets.synthesis(np.zeros((3, 2, 2), np.float32))
 
 
 def test_networks_are_kept_for_the_latest_bundles() -> None:

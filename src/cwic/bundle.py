@@ -178,6 +178,7 @@ def _check_manifest(manifest: Any, path: Path) -> None:
         "levels must be 0 for an autoencoder": kind != "autoencoder" or levels == 0,
         "levels must be 2 to 256 and divide channels": kind != "li2018" or (2 <= levels <= 256 and n % levels == 0),
         "levels must be 16 for cwic": kind != "cwic" or levels == 16,
+        "target_bpp must be 0 to 1000": 0 <= manifest.get("target_bpp", 0) <= 1000,
         "side_channels must be 1 to 1024": 1 <= manifest.get("side_channels", 1) <= 1024,
         f"files must give the SHA-256 of {FILES[kind]}": set(manifest["files"]) == set(FILES[kind]),
     }

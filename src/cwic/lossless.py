@@ -41,8 +41,9 @@ def decode(data: bytes, height: int, width: int, colours: int, chunk: str) -> Pi
 
     chunk: the kind that the stream is from, for messages.
     """
-    if _announced(data) != (width, height):  # Pillow's reader reserves memory before it can be asked for the size
-        raise Corrupt(f"{chunk}: the stream holds {_announced(data)} pixels; ({width}, {height}) are allowed")
+    announced = _announced(data)
+    if announced != (width, height):  # Pillow's reader reserves memory before it can be asked for the size
+        raise Corrupt(f"{chunk}: the stream holds {announced} pixels; ({width}, {height}) are allowed")
     try:
         with Image.open(io.BytesIO(data), formats=["WEBP"]) as picture:
             found = f"{picture.size[0]} x {picture.size[1]} pixels, mode {picture.mode}"
@@ -64,13 +65,16 @@ def stream(image: Pixels, effort: int = 4) -> bytes:
 
 
 def _announced(data: bytes) -> tuple[int, int]:
-    """Width and height as a stream's first bytes have them; (0, 0) if it is neither lossless nor extended WebP."""
-    if data[12:16] == b"VP8L":
-        sides = int.from_bytes(data[21:25], "little")
-        return (sides & 0x3FFF) + 1, (sides >> 14 & 0x3FFF) + 1
-    if data[12:16] == b"VP8X":
-        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
-    return 0, 0
+    """Width and height as a stream's first bytes have them; (0, 0) if it is anything but one lossless picture.
+
+    Readers of WebP know more: animations, lossy pictures, metadata, bytes after the end. No encoder of ours writes any
+    of it, and what is not let in needs no defence.
+    """
+    riff, length, sides = (int.from_bytes(data[start : start + 4], "little") for start in (4, 16, 21))
+    ends = riff == len(data) - 8 and length + length % 2 == len(data) - 20  # chunks are padded to even lengths
+    if data[:4] != b"RIFF" or data[8:16] != b"WEBPVP8L" or not ends:
+        return 0, 0
+    return (sides & 0x3FFF) + 1, (sides >> 14 & 0x3FFF) + 1
 
 
 def _sample(image: Pixels) -> Pixels:

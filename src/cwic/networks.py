@@ -134,10 +134,11 @@ class Networks:
                 raise ModelError(f"{self._bundle.path / file} fails: {error}") from error
             for (output, plane), result in zip(made.items(), results, strict=True):
                 expected = (1, plane.channels, *(n * plane.scale for n in tile.n_computed()))
-                if result.shape != expected or not np.isfinite(result).all():
+                found = (getattr(result, "dtype", type(result)), getattr(result, "shape", ()))  # may be no array
+                if found != (np.float32, expected) or not np.isfinite(result).all():
                     raise ModelError(
-                        f"{self._bundle.path / file} gives {output} of shape {list(result.shape)}; "
-                        f"{list(expected)} with finite values is allowed"
+                        f"{self._bundle.path / file} gives {found[0]} {output} of shape {list(found[1])}; "
+                        f"{list(expected)} of finite float32 is allowed"
                     )
                 whole[output][tile.kept(plane.scale)] = result[0][tile.kept_of_computed(plane.scale)]
         return whole

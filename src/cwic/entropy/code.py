@@ -96,6 +96,7 @@ def _encode(bits: Bits, kept: NDArray[np.bool_], levels: Bits, network: ContextN
 
 
 def _decode(data: bytes, kept: NDArray[np.bool_], levels: Bits, network: ContextNetwork) -> Bits:
+    coder.check_length(data, int(np.count_nonzero(kept)) * network.least_cost())
     positions = positions_in_order(kept)
     volume = Volume(*kept.shape)
     place = volume.place(positions)

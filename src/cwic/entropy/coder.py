@@ -15,6 +15,25 @@ from cwic.entropy.tables import PROBABILITY_ONE
 from cwic.errors import Corrupt
 
 SPILL_BITS = 16
+# A symbol costs at least 1 - p nats, p being the part of its table's likeliest. In 65536ths of a nat that is no less
+# than 65535 - frequency, and this is what a word of 32 bits holds, rounded up.
+WORD_HOLDS = 1_453_635
+
+
+def least_cost(frequency: NDArray[np.integer]) -> int:
+    """What every symbol of a table of frequencies over 65536 costs at least, in 65536ths of a nat."""
+    return PROBABILITY_ONE - 1 - int(frequency.max())
+
+
+def check_length(data: bytes, cost: int) -> None:
+    """Raise Corrupt for a payload of symbols that cost more than it can hold (docs/format.md, section 8.2).
+
+    A coder reads zeros after the end and decodes any number of symbols from nothing. So this comes before memory is
+    taken for them: what announces much has to be of some length. cost: at least, in 65536ths of a nat.
+    """
+    if cost > (len(data) // 4 + 1) * WORD_HOLDS:  # one more: an encoder writes all words but up to two that are read
+        least = 4 * (cost // WORD_HOLDS)
+        raise Corrupt(f"code: the payload has {len(data)} bytes; its symbols take at least {least}")
 
 
 class BitEncoder:
@@ -95,9 +114,12 @@ class SymbolDecoder:
 
         self._constriction: Any = constriction
         self._coder: Any = constriction.stream.queue.RangeDecoder(_to_words(data))
+        self._data, self._cost = data, 0
 
     def decode(self, count: int, frequency: NDArray[np.uint16]) -> NDArray[np.int32]:
         """The next `count` symbols. Raises Corrupt."""
+        self._cost += count * least_cost(frequency)
+        check_length(self._data, self._cost)
         reach = len(frequency) // 2
         try:
             symbols = self._coder.decode(_categorical(self._constriction, frequency), count) - np.int32(reach)
@@ -130,6 +152,7 @@ def decode_static(data: bytes, count: int, frequencies: NDArray[np.uint32]) -> N
     """The inverse of encode_static: uint8 [n,count]. Raises Corrupt."""
     import constriction
 
+    check_length(data, count * sum(least_cost(frequency) for frequency in frequencies))
     coder: Any = constriction.stream.queue.RangeDecoder(_to_words(data))
     rows = []
     try:

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cwic.entropy.tables import ACTIVATION_MAX, N_INDICES, Tables
+from cwic.entropy.tables import ACTIVATION_MAX, N_INDICES, PROBABILITY_ONE, Tables
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -120,6 +120,10 @@ class ContextNetwork:
         half = N_INDICES // 2
         index: Ints = np.clip(np.floor(total * np.float32(2.0**-SHIFT3)) + half, 0, N_INDICES - 1).astype(np.int64)
         return index
+
+    def least_cost(self) -> int:
+        """What every bit costs at least, wherever it is, in 65536ths of a nat (`coder.least_cost`)."""
+        return min(PROBABILITY_ONE - 1 - int(self._probability.max()), int(self._probability.min()) - 1)
 
     def probability_of(self, index: Ints) -> NDArray[np.uint16]:
         """P(bit = 1) times 65536: uint16 [N] from table indices [N]."""

@@ -46,7 +46,7 @@ Tables = dict[str, NDArray[Any]]
 
 def check_context_tables(tables: Tables, prefix: str, n_planes: int, n_levels: int) -> None:
     """Raise ModelError naming the table unless the context network is complete and its sums stay exact in float32."""
-    hidden = len(_table(tables, f"{prefix}_bias2", np.int32))
+    hidden = _hidden_units(_table(tables, f"{prefix}_bias2", np.int32), f"{prefix}_bias2")
     shapes: dict[str, tuple[type, tuple[int, ...]]] = {
         "weight1": (np.int8, (hidden, CONTEXT_SIZE)),
         "bias_plane": (np.int16, (n_planes, hidden)),
@@ -98,6 +98,9 @@ def check_latent_tables(tables: Tables, side: int, channels: int) -> None:
         raise ModelError(f"tables: residual_frequency has shape {flat.shape}; {(int(ends[-1]),)} is needed")
     if bias.ndim != 2 or bias.shape[1] != channels or len(bias) < 2:
         raise ModelError(f"tables: index_bias has shape {bias.shape}; (at least 2, {channels}) is needed")
+    largest = int(np.abs(bias.astype(np.int64)).max())
+    if largest >= EXACT:
+        raise ModelError(f"tables: index_bias holds {largest} in size; below {EXACT} is allowed")
     sums = [
         *frequency.sum(axis=2, dtype=np.int64).reshape(-1),
         *np.add.reduceat(flat.astype(np.int64), [0, *ends[:-1]]),
@@ -111,7 +114,7 @@ def check_refinement_tables(tables: Tables, channels: int) -> None:
     if not any(name.startswith("refine_") for name in tables):
         return
     surprise = _table(tables, "refine_surprise", np.int8)
-    hidden = _table(tables, "refine_bias1", np.int32).shape[-1]
+    hidden = _hidden_units(_table(tables, "refine_bias1", np.int32), "refine_bias1")
     shapes: dict[str, tuple[type, tuple[int, ...]]] = {
         "fraction": (np.uint8, (1,)),
         "weight1": (np.int16, (REFINED_STEPS, hidden, 2 * channels)),
@@ -145,3 +148,10 @@ def _table(tables: Tables, name: str, dtype: type) -> NDArray[Any]:
     if tables[name].dtype != dtype:
         raise ModelError(f"tables: {name} is {tables[name].dtype}; {np.dtype(dtype)} is needed")
     return tables[name]
+
+
+def _hidden_units(bias: NDArray[Any], name: str) -> int:
+    """How many units a layer has, by its biases, one in a row for each."""
+    if not bias.ndim or not bias.shape[-1]:
+        raise ModelError(f"tables: {name} has shape {bias.shape}; at least one hidden unit is needed")
+    return int(bias.shape[-1])
