@@ -194,5 +194,6 @@ def test_the_integers_shift_as_the_float_twin_does() -> None:
     ], 0)  # fmt: skip
     with torch.no_grad():
         expected = network(0, torch.from_numpy(told / refine.SURPRISE_ONE).float()[None])[0].numpy()
-    found = coder._shift(0).reshape(expected.shape) / 4096
+    wanted = refinement.step_of(*levels.shape) == 1
+    found, expected = coder._shift(0).reshape(expected.shape)[wanted] / 4096, expected[wanted]
     assert np.abs(found - expected).max() < 0.4 and np.abs(expected).mean() > 0.3  # tables; hidden units are eighths

@@ -20,17 +20,21 @@ TURNS = np.array([[0, 2], [3, 1]])
 # to go by, an eighth, a quarter, and a half, which have the most.
 STEP_OF_TURN = np.array([[0, 1], [2, 2], [3, 3], [3, 3]], np.uint8)
 INDEX_SHIFT = 12
-COLUMNS = 8  # OpenBLAS takes a second thread for products of more than 2^18 steps; 96 x 320 x 8 are fewer
+ONE_THREAD = 2**18  # multiplications of a product above which OpenBLAS takes a second thread
 
 Floats = NDArray[np.float32]
 
 
 def step_of(channels: int, height: int, width: int) -> NDArray[np.uint8]:
     """The step of each residual, uint8 [channels,height,width]: every step has channels everywhere."""
-    channel = np.arange(8)[:, None, None]
-    pattern = STEP_OF_TURN[(TURNS + channel) % 4, channel // 4 % 2]  # [8,2,2], and so on
-    rows = pattern[:, np.arange(height) % 2]
-    found: NDArray[np.uint8] = rows[:, :, np.arange(width) % 2][np.arange(channels) % 8]
+    rows = steps_of_2x2(channels)[:, np.arange(height) % 2]
+    return rows[:, :, np.arange(width) % 2]
+
+
+def steps_of_2x2(channels: int) -> NDArray[np.uint8]:
+    """The steps of every 2 x 2 positions, uint8 [channels,2,2]."""
+    channel = np.arange(channels)[:, None, None]
+    found: NDArray[np.uint8] = STEP_OF_TURN[(TURNS + channel) % 4, channel // 4 % 2]
     return found
 
 
@@ -70,32 +74,40 @@ class Refinement:
         self._surprise.reshape(-1)[places] = told
 
     def _shift(self, network: int) -> Floats:
-        """What the surprises so far shift the indices by: integers in float32, flat, in 4096ths."""
+        """What the surprises so far shift the indices of the next step by: integers in float32, flat, in 4096ths."""
         weight1, bias1, weight2, own, bias2 = (
             self._tables[f"refine_{name}"][network].astype(np.float32)
             for name in ("weight1", "bias1", "weight2", "own", "bias2")
         )
-        around = _around(self._surprise).reshape(len(own), -1)
-        here = self._surprise.reshape(len(own), -1)  # this residual is not told yet, but others in its place are
-        hidden = _product(weight1[:, : len(own)], around)
-        hidden += _product(4 * weight1[:, len(own) :], here)
-        hidden += bias1[:, None]
-        hidden *= np.float32(0.5 ** int(self._tables["refine_fraction"][0]))
-        shift = _product(weight2, np.floor(hidden, out=hidden).clip(0, ACTIVATION_MAX, out=hidden))
-        around *= own[:, None]
-        shift += around
-        shift += bias2[:, None]
+        channels = len(own)
+        around = _around(self._surprise)
+        of_around = _product(weight1[:, :channels], around) + bias1[:, None, None]
+        shift = np.zeros_like(around)
+        for rows, columns in np.ndindex(2, 2):  # the same channels are known, and wanted, at every other position
+            place = slice(rows, None, 2), slice(columns, None, 2)
+            step = steps_of_2x2(channels)[:, rows, columns]
+            known, wanted = np.flatnonzero(step <= network), np.flatnonzero(step == network + 1)
+            hidden = _product(4 * weight1[:, channels + known], self._surprise[known, *place])
+            hidden += of_around[:, *place]
+            hidden *= np.float32(0.5 ** int(self._tables["refine_fraction"][0]))
+            hidden = np.floor(hidden, out=hidden).clip(0, ACTIVATION_MAX, out=hidden)
+            found = _product(weight2[wanted], hidden) + own[wanted, None, None] * around[wanted, *place]
+            shift[wanted, *place] = found + bias2[wanted, None, None]
         return shift.reshape(-1)
 
 
 def _product(weight: Floats, x: Floats) -> Floats:
-    """weight [m,k] times x [k,N], N a multiple of COLUMNS, in pieces so small that they stay on one thread.
+    """weight [m,k] times x [k,h,w] -> [m,h,w], in pieces so small that they stay on one thread.
 
     NumPy's BLAS would take all cores, and its threads wait busily for more on those that onnxruntime needs next: that
     took 50 ms of a decoding, the products themselves 10.
     """
-    pieces = x.reshape(len(x), -1, COLUMNS).transpose(1, 0, 2)
-    made: Floats = np.matmul(weight, pieces).transpose(1, 0, 2).reshape(len(weight), -1)
+    n = x.shape[1] * x.shape[2]
+    piece = max(1, min(n, ONE_THREAD // max(1, weight.size)))  # few channels may leave none
+    while n % piece:
+        piece -= 1
+    pieces = x.reshape(len(x), -1, piece).transpose(1, 0, 2)
+    made: Floats = np.matmul(weight, pieces).transpose(1, 0, 2).reshape(len(weight), *x.shape[1:])
     return made
 
 
