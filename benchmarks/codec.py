@@ -27,6 +27,7 @@ from measure import peak_memory, seconds
 from cwic import bundle, codec, flagship, imagefile, importance, paper, pixels, symbols
 from cwic.bundle import Bundle
 from cwic.entropy import latents as latent_coding
+from cwic.entropy.refinement import index_of_side
 from cwic.networks import networks_of
 
 Made = dict[str, Any]  # what the stages before have left, by their names
@@ -89,7 +90,7 @@ def flagship_stages(loaded: Bundle) -> Stages:
 
     def rounding(made: Made) -> Any:
         levels = latent_coding.index_levels(made["index"], quality, tables)
-        zones = flagship.dead_zones(tables)[latent_coding.index_of_side(levels, tables)]
+        zones = flagship.dead_zones(tables)[index_of_side(levels, tables)]
         found = nets.rounded(made["analysis"].latents, made["side"], made["local quality"], zones)
         return found.clip(-most[1], most[1]).astype(np.int32)
 

@@ -88,8 +88,8 @@ def test_the_index_is_that_of_a_plain_reference(seed: int) -> None:
     _, residual, levels = random_symbols(seed)
     found = latents.table_index(residual, levels, tables)
     np.testing.assert_array_equal(found, reference(residual, levels, tables))
-    assert (found != latents.index_of_side(levels, tables)).mean() > 0.1
-    np.testing.assert_array_equal(found == 0, latents.index_of_side(levels, tables) == 0)
+    assert (found != refinement.index_of_side(levels, tables)).mean() > 0.1
+    np.testing.assert_array_equal(found == 0, refinement.index_of_side(levels, tables) == 0)
 
 
 @pytest.mark.parametrize("size", [(4, 4), (8, 12), (20, 4)])
@@ -190,7 +190,7 @@ def test_the_integers_shift_as_the_float_twin_does() -> None:
     places, _ = coder.step(0)
     coder.tell(places, residual.reshape(-1)[places])
     told = np.where(known & (levels >= 4096), surprise[
-        latents.index_of_side(levels, TABLES), np.minimum(np.abs(residual), surprise.shape[1] - 1)
+        refinement.index_of_side(levels, TABLES), np.minimum(np.abs(residual), surprise.shape[1] - 1)
     ], 0)  # fmt: skip
     with torch.no_grad():
         expected = network(0, torch.from_numpy(told / refine.SURPRISE_ONE).float()[None])[0].numpy()

@@ -19,6 +19,7 @@ from cwic.bundle import Bundle
 from cwic.container import CODE, IMAP, Chunk
 from cwic.entropy import code as entropy
 from cwic.entropy import latents as latent_coding
+from cwic.entropy.refinement import index_of_side
 from cwic.entropy.tables import PROBABILITY_ONE
 from cwic.errors import Corrupt, ModelError
 from cwic.networks import NEVER, Networks, networks_of
@@ -77,7 +78,7 @@ class Picture:
         largest = latent_coding.SIDE_LARGEST
         side = np.rint(nets.side(self._latents, local)).clip(-largest, largest)
         levels = latent_coding.index_levels(_index_sums(side, nets), quality, tables)
-        zones = dead_zones(tables)[latent_coding.index_of_side(levels, tables)]
+        zones = dead_zones(tables)[index_of_side(levels, tables)]
         residual = nets.rounded(self._latents, side, local, zones)
         residual = residual.clip(-RESIDUAL_LARGEST, RESIDUAL_LARGEST)
         found = Symbols(quality, importance, side.astype(np.int32), residual.astype(np.int32))

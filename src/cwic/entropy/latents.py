@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cwic.entropy.coder import SymbolDecoder, SymbolEncoder
-from cwic.entropy.refinement import INDEX_SHIFT, Refinement
+from cwic.entropy.refinement import Refinement
 from cwic.entropy.tables import Tables, check_latent_tables, check_refinement_tables
 from cwic.errors import Corrupt
 from cwic.symbols import QUALITY_MAX
@@ -90,13 +90,6 @@ def index_levels(sums: NDArray[np.int32], quality: int, tables: Tables) -> Symbo
     bias = (knots[low] * (QUALITY_MAX - share) + knots[low + 1] * share) // QUALITY_MAX
     levels: Symbols = (sums + bias[:, None, None]).astype(np.int32)
     return levels
-
-
-def index_of_side(levels: Symbols, tables: Tables) -> NDArray[np.uint8]:
-    """The table index that z alone says, uint8 [C,h,w]: what an encoder rounds by, and 0 where nothing is coded."""
-    last = len(tables["residual_reach"]) - 1
-    index: NDArray[np.uint8] = (levels >> INDEX_SHIFT).clip(0, last).astype(np.uint8)
-    return index
 
 
 def side_set(quality: int, tables: Tables) -> int:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cwic.entropy.tables import ACTIVATION_MAX, Tables
+from cwic.entropy.tables import ACTIVATION_MAX, REFINED_STEPS, Tables
 
-STEPS = 4
+STEPS = REFINED_STEPS + 1
 # In which order the positions of each 2 x 2 have their turn in channel 0; one later in each next channel.
 TURNS = np.array([[0, 2], [3, 1]])
 # The step of each turn, for the even and the odd of every four channels: an eighth of the residuals, which have nothing
@@ -38,6 +38,13 @@ def steps_of_2x2(channels: int) -> NDArray[np.uint8]:
     return found
 
 
+def index_of_side(levels: NDArray[np.int32], tables: Tables) -> NDArray[np.uint8]:
+    """The table index that z alone says, uint8 in the shape of the levels: what an encoder rounds by; 0 codes nothing."""
+    last = len(tables["residual_reach"]) - 1
+    index: NDArray[np.uint8] = (levels >> INDEX_SHIFT).clip(0, last).astype(np.uint8)
+    return index
+
+
 class Refinement:
     """One picture's residuals, step by step: which table each is coded with, given those that were told before."""
 
@@ -49,7 +56,7 @@ class Refinement:
         self._tables = tables
         self._levels = levels.reshape(-1)
         self._last = len(tables["residual_reach"]) - 1
-        self._first = (self._levels >> INDEX_SHIFT).clip(0, self._last).astype(np.uint8)
+        self._first = index_of_side(self._levels, tables)
         self.steps = STEPS if "refine_surprise" in tables else 1
         if self.steps == 1:
             self._order = [np.flatnonzero(self._first)]
@@ -82,11 +89,11 @@ class Refinement:
         channels = len(own)
         around = _around(self._surprise)
         of_around = _product(weight1[:, :channels], around) + bias1[:, None, None]
-        shift = np.zeros_like(around)
+        shift, steps = np.zeros_like(around), steps_of_2x2(channels)
         for rows, columns in np.ndindex(2, 2):  # the same channels are known, and wanted, at every other position
             place = slice(rows, None, 2), slice(columns, None, 2)
-            step = steps_of_2x2(channels)[:, rows, columns]
-            known, wanted = np.flatnonzero(step <= network), np.flatnonzero(step == network + 1)
+            known = np.flatnonzero(steps[:, rows, columns] <= network)
+            wanted = np.flatnonzero(steps[:, rows, columns] == network + 1)
             hidden = _product(4 * weight1[:, channels + known], self._surprise[known, *place])
             hidden += of_around[:, *place]
             hidden *= np.float32(0.5 ** int(self._tables["refine_fraction"][0]))
