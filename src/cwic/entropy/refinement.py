@@ -39,7 +39,7 @@ def steps_of_2x2(channels: int) -> NDArray[np.uint8]:
 
 
 def index_of_side(levels: NDArray[np.int32], tables: Tables) -> NDArray[np.uint8]:
-    """The table index that z alone says, uint8, of any shape: what an encoder rounds by, and 0 where nothing is coded."""
+    """The table index that z alone says, uint8 of any shape: what an encoder rounds by; 0 where nothing is coded."""
     last = len(tables["residual_reach"]) - 1
     index: NDArray[np.uint8] = (levels >> INDEX_SHIFT).clip(0, last).astype(np.uint8)
     return index
