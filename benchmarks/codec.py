@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from measure import peak_memory, seconds
 
-from cwic import bundle, codec, flagship, imagefile, importance, paper, pixels, symbols
+from cwic import bundle, codec, encoding, flagship, flagship_encoder, imagefile, importance, paper, pixels, symbols
 from cwic.bundle import Bundle
 from cwic.entropy import latents as latent_coding
 from cwic.entropy.refinement import index_of_side
@@ -79,7 +79,7 @@ def paper_stages(loaded: Bundle) -> Stages:
 def flagship_stages(loaded: Bundle) -> Stages:
     """Those of a model of kind cwic, as in flagship.py. `index` runs when encoding and again when decoding."""
     nets, tables = networks_of(loaded), loaded.tables
-    quality = round(codec.DEFAULT_QUALITY * symbols.QUALITY_MAX / 100)
+    quality = round(encoding.DEFAULT_QUALITY * symbols.QUALITY_MAX / 100)
     most = latent_coding.SIDE_LARGEST, flagship.RESIDUAL_LARGEST
 
     def local(made: Made) -> Any:
@@ -90,7 +90,7 @@ def flagship_stages(loaded: Bundle) -> Stages:
 
     def rounding(made: Made) -> Any:
         levels = latent_coding.index_levels(made["index"], quality, tables)
-        zones = flagship.dead_zones(tables)[index_of_side(levels, tables)]
+        zones = flagship_encoder.dead_zones(tables)[index_of_side(levels, tables)]
         found = nets.rounded(made["analysis"].latents, made["side"], made["local quality"], zones)
         return found.clip(-most[1], most[1]).astype(np.int32)
 

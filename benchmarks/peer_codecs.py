@@ -10,7 +10,7 @@ import io
 import json
 import struct
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -46,10 +46,10 @@ class Cwic:
     threads: int
 
     def __post_init__(self) -> None:
-        from cwic import networks
+        from cwic import areas, networks
 
-        # The codec leaves the number to onnxruntime, which takes every core and asks no environment variable.
-        networks.Networks = partial(networks.Networks, threads=self.threads)
+        # The codec takes every core that the process may use, and asks no environment variable.
+        areas.cores = networks.cores = lambda: self.threads
 
     def qualities(self) -> tuple[int, int] | None:
         from cwic import bundle

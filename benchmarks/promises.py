@@ -20,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 
 import cwic
-from cwic import bundle, flagship, importance, metrics, pixels
+from cwic import bundle, flagship, importance, metrics
 from cwic.entropy import cost
+from cwic.flagship_encoder import Picture
 from cwic.symbols import QUALITY_MAX
 from cwic_lab.data import open_data, validation_images
 from cwic_lab.evaluate.bdrate import Curve, bd_rate, similarity_db
@@ -49,8 +50,8 @@ def index_rows(network: torch.nn.Module, loaded: bundle.Bundle, images: list[NDA
     for quality in PERCENT:
         totals = np.zeros(3)
         for image in images:
-            picture = flagship.Picture(pixels.to_planes(image, flagship.SIDE_STRIDE), loaded)
-            found, _ = picture.code(quality * 100, importance.uniform(picture.shape))
+            picture = Picture(image, loaded)
+            found = flagship.decode_symbols(picture.code(quality * 100, importance.uniform(picture.shape)), loaded)
             levels = flagship.index_levels(found, loaded)
             alone = {name: table for name, table in loaded.tables.items() if not name.startswith("refine_")}
             bits = [

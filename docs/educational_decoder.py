@@ -27,7 +27,11 @@ from PIL import Image
 MAX_QUALITY = 10_000
 NEUTRAL_LEVEL = 8  # of every position of a file of kind cwic without IMAP
 MAX_SIDE_OF_WEBP = 16_383
-CHUNKS = {"autoencoder": [{"CODE"}], "li2018": [{"CODE", "IMAP"}], "cwic": [{"CODE"}, {"CODE", "IMAP"}]}  # section 5
+CHUNKS = {  # section 5
+    "autoencoder": [{"CODE"}],
+    "li2018": [{"CODE", "IMAP"}],
+    "cwic": [{"CODE"}, {"CODE", "IMAP"}, {"TILS"}],
+}
 
 Array = np.ndarray
 Tables = dict[str, Array]
@@ -71,7 +75,7 @@ def read_header(data: bytes) -> Header:
     model_id = data[28:end_of_id].decode("latin-1")
     check(colours in (1, 3) and width > 0 and height > 0 and chunks > 0, "Corrupt: no legal value in a field")
     check(re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]{0,63}", model_id) is not None, f"Corrupt: model id {model_id!r}")
-    check(max(width, height) <= 65_535 and width * height <= 2**26, "LimitExceeded: more than section 10 accepts")
+    check(max(width, height) <= 65_535 and width * height <= 2**28, "LimitExceeded: more than section 10 accepts")
     return Header(colours, width, height, model_hash, symbols_crc, chunks, model_id, end_of_id + 4)
 
 
@@ -88,7 +92,9 @@ def read_chunks(data: bytes, header: Header) -> dict[str, bytes]:
         kind = data[start : start + 4].decode("latin-1")
         check(re.fullmatch("[A-Za-z][A-Z]{3}", kind) is not None, f"Corrupt: {kind!r} is not the name of a chunk")
         check(kind not in payloads, f"Corrupt: two chunks {kind}")
-        check(kind[0].islower() or kind in ("IMAP", "CODE", "PIXL", "ALPH"), f"UnsupportedVersion: a chunk {kind}")
+        check(
+            kind[0].islower() or kind in ("IMAP", "CODE", "TILS", "PIXL", "ALPH"), f"UnsupportedVersion: a chunk {kind}"
+        )
         payloads[kind] = data[start + 8 : end]
         start = end + 4
     check(start == len(data), "Corrupt: bytes follow the last chunk")
@@ -266,10 +272,16 @@ def decode_run(coder: RangeDecoder, count: int, frequencies: Sequence[int]) -> l
 
 def decode_flagship(payload: bytes, levels: Array, bundle: Bundle) -> Symbols:
     """The symbols of a CODE of kind cwic: Q, z and, step by step, r. levels: the importance map [h,w]."""
-    h, w = levels.shape
     quality = int.from_bytes(payload[:2], "little")
-    check(len(payload) >= 2 and quality <= MAX_QUALITY, "Corrupt: a CODE without a quality of 0 to 10000")
-    coder, tables = RangeDecoder(payload[2:]), bundle.tables
+    check(len(payload) >= 2, "Corrupt: a CODE without a quality")
+    return decode_tile(quality, payload[2:], levels, bundle)
+
+
+def decode_tile(quality: int, code: bytes, levels: Array, bundle: Bundle) -> Symbols:
+    """The symbols of a picture, or of one of its tiles, from a CODE without its quality."""
+    check(quality <= MAX_QUALITY, "Corrupt: a quality of more than 10000")
+    h, w = levels.shape
+    coder, tables = RangeDecoder(code), bundle.tables
     sets = tables["side_frequency"]
     of_quality = sets[(2 * quality * (len(sets) - 1) + MAX_QUALITY) // (2 * MAX_QUALITY)]
     runs = [decode_run(coder, h // 4 * (w // 4), frequencies) for frequencies in of_quality.tolist()]
@@ -287,6 +299,7 @@ def decode_flagship(payload: bytes, levels: Array, bundle: Bundle) -> Symbols:
     else:
         decode_step(coder, residuals, index, tables)
     coder.finish()
+    check(bool((abs(residuals) <= 32_767).all()), "Corrupt: a residual beyond 32767")
     return Symbols(levels, residuals, quality, side)
 
 
@@ -375,13 +388,54 @@ def decode_alpha(payload: bytes, width: int, height: int) -> Array:
     return alpha
 
 
+# ---- Section 8.10, tiles
+def decode_tiles(payload: bytes, h: int, w: int, symbols_crc: int, bundle: Bundle) -> Symbols:
+    """The symbols of a whole picture [.,h,w] out of a TILS."""
+    check(len(payload) >= 6, "Corrupt: a TILS that ends early")
+    quality, down, across = struct.unpack_from("<HHH", payload)
+    for parts_, n in ((down, h // 4), (across, w // 4)):
+        check(-(-n // 64) <= parts_ <= n, f"Corrupt: {n} positions of z in {parts_} tiles")
+    check(down * across > 1, "Corrupt: a single tile")
+    start = 6 + 12 * down * across
+    check(len(payload) >= start, "Corrupt: a TILS that ends early")
+    entries = [struct.unpack_from("<III", payload, 6 + 12 * number) for number in range(down * across)]
+    check(len(payload) == start + sum(a + b for a, b, _ in entries), "Corrupt: streams of other lengths than TILS says")
+    check(
+        crc32(struct.pack(f"<{len(entries)}I", *(crc for _, _, crc in entries))) == symbols_crc, "Corrupt: tiles' CRCs"
+    )
+    rows = []
+    for a in range(down):
+        row = []
+        for b in range(across):
+            map_bytes, code_bytes, crc = entries[a * across + b]
+            th = 4 * ((a + 1) * (h // 4) // down - a * (h // 4) // down)
+            tw = 4 * ((b + 1) * (w // 4) // across - b * (w // 4) // across)
+            levels = np.full((th, tw), NEUTRAL_LEVEL)
+            if map_bytes:
+                levels = decode_map(payload[start : start + map_bytes], bundle.levels, th, tw, bundle.tables)
+            code = payload[start + map_bytes : start + map_bytes + code_bytes]
+            tile = decode_tile(quality, code, levels, bundle)
+            check(crc32(tile.to_bytes()) == crc, "Corrupt: the CRC of a tile's symbols differs")
+            row.append(tile)
+            start += map_bytes + code_bytes
+        rows.append(row)
+    levels, code, side = (
+        np.concatenate([np.concatenate([getattr(t, name) for t in row], axis=-1) for row in rows], axis=-2)
+        for name in ("levels", "code", "side")
+    )
+    return Symbols(levels, code, quality, side)
+
+
 # ---- Sections 7 and 8, all of it
 def decode_symbols(header: Header, payloads: dict[str, bytes], bundle: Bundle) -> Symbols:
     """The symbols of a file without PIXL, with the right CRC."""
     pixels, positions = (64, 4) if bundle.kind == "cwic" else (8, 1)
     h, w = (positions * -(-side // pixels) for side in (header.height, header.width))  # rounded up
-    present = {kind for kind in payloads if kind in ("CODE", "IMAP")}
+    present = {kind for kind in payloads if kind in ("CODE", "IMAP", "TILS")}
     check(present in CHUNKS[bundle.kind], f"Corrupt: the chunks {present} with a bundle of kind {bundle.kind}")
+    if "TILS" in payloads:
+        return decode_tiles(payloads["TILS"], h, w, header.symbols_crc, bundle)
+    check(header.width * header.height <= 2**26, "LimitExceeded: more than section 10 accepts in one CODE")
     code, levels, tables = payloads["CODE"], np.full((h, w), NEUTRAL_LEVEL), bundle.tables
     if "IMAP" in payloads:
         levels = decode_map(payloads["IMAP"], bundle.levels, h, w, tables)
@@ -423,7 +477,7 @@ def decode(data: bytes, models: Path) -> Array:
     payloads = read_chunks(data, header)
     alpha = decode_alpha(payloads["ALPH"], header.width, header.height) if "ALPH" in payloads else None
     if "PIXL" in payloads:  # no bundle is needed, nor looked for
-        check("CODE" not in payloads and "IMAP" not in payloads, "Corrupt: a PIXL beside a CODE or an IMAP")
+        check(not payloads.keys() & {"CODE", "IMAP", "TILS"}, "Corrupt: a PIXL beside a CODE, an IMAP or a TILS")
         samples = read_webp(payloads["PIXL"], header.width, header.height)[:, :, : header.colours]
         check(crc32(samples.tobytes()) == header.symbols_crc, "Corrupt: the symbols CRC differs")
     else:

@@ -12,18 +12,28 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
+from fuzz_payloads import changed_bytes, changed_payload, n_tiles, pick, with_tile_crc
 from numpy.random import Generator
-from numpy.typing import NDArray
 
 FIXED = struct.Struct("<4sBBII8sIBB")  # docs/format.md, section 4
 VERSION, COLOURS, WIDTH, HEIGHT, HASH, SYMBOLS_CRC, N_CHUNKS = range(1, 8)
-KINDS = [b"CODE", b"IMAP", b"PIXL", b"ALPH", b"iCCP", b"eXIF", b"xMPD", b"nOTE", b"TILE", b"code", b"\0\0\0\0"]
-DEFLATED = {b"iCCP", b"eXIF", b"xMPD"}
+KINDS = [
+    b"CODE",
+    b"IMAP",
+    b"PIXL",
+    b"ALPH",
+    b"iCCP",
+    b"eXIF",
+    b"xMPD",
+    b"nOTE",
+    b"TILE",
+    b"TILS",
+    b"pREV",
+    b"code",
+    b"\0\0\0\0",
+]
 SIDES = [0, 1, 2, 7, 8, 9, 63, 64, 65, 127, 130, 255, 256, 16_383, 16_384, 65_535, 65_536, 2**31, 2**32 - 1]
-WORDS = [0, 1, 0xFF, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF, 0xFFFF_0000]
 MODEL_IDS = [b"", b".", b"..", b"../../etc", b"a/b", b"a\\b", b"a\0b", b"x" * 64, b"x" * 255, b"\xff\xfe", b"CON"]
 
 
@@ -69,7 +79,7 @@ def mutated(data: bytes, seeds: Sequence[bytes], random: Generator) -> bytes:
     if parts is None or random.random() < 0.05:
         return changed_bytes(data, random)
     for _ in range(random.integers(1, 5)):
-        _pick(MUTATIONS, random)(parts, seeds, random)
+        pick(MUTATIONS, random)(parts, seeds, random)
     made = put_together(parts)
     return changed_bytes(made, random) if random.random() < 0.03 else made
 
@@ -78,10 +88,20 @@ def repaired(data: bytes, refusal: str) -> bytes | None:
     """The file with the CRC that a decoder has just found instead of the one announced; None for other refusals."""
     parts = take_apart(data)
     found = re.search(r"decoded (symbols|pixels|alpha) ha(?:ve|s) the CRC ([0-9a-f]{8})", refusal)
+    of_tiles = re.search(r"the CRC of the tiles' CRCs is ([0-9a-f]{8})", refusal)
+    if parts is not None and of_tiles is not None:
+        parts.fixed[SYMBOLS_CRC] = int(of_tiles[1], 16)
+        return put_together(parts)
     if found is None or parts is None:
         return None
     crc = int(found[2], 16)
-    if found[1] == "alpha":
+    tiles = dict(parts.chunks).get(b"TILS", b"")
+    if found[1] == "symbols" and tiles:
+        announced = re.search(r"the file announces ([0-9a-f]{8})", refusal)
+        changed = with_tile_crc(tiles, int(announced[1], 16) if announced else 0, crc)
+        parts.chunks = [(kind, changed if kind == b"TILS" else old) for kind, old in parts.chunks]
+        parts.fixed[SYMBOLS_CRC] = zlib.crc32(b"".join(changed[6 + 12 * n + 8 :][:4] for n in range(n_tiles(changed))))
+    elif found[1] == "alpha":
         replaced = [(kind, struct.pack("<I", crc) + old[4:] if kind == b"ALPH" else old) for kind, old in parts.chunks]
         parts.chunks = replaced
     else:
@@ -89,59 +109,12 @@ def repaired(data: bytes, refusal: str) -> bytes | None:
     return put_together(parts)
 
 
-def changed_bytes(data: bytes, random: Generator) -> bytes:
-    """The bytes with a few of them changed, cut out or put in."""
-    changed = bytearray(data)
-    for _ in range(random.integers(1, 4)):
-        at = int(random.integers(len(changed) + 1))
-        length = int(random.choice([1, 1, 2, 4, 4, 8, 30]))
-        match random.integers(7):
-            case 0:
-                if at < len(changed):
-                    changed[at] ^= 1 << random.integers(8)
-            case 1:
-                changed[at : at + length] = random.bytes(length)
-            case 2:
-                del changed[at : at + length]
-            case 3:
-                changed[at:at] = random.bytes(length)
-            case 4:
-                del changed[at:]
-            case 5:  # a number of 32 bits, at a multiple of 4 as the range coder's are, or not
-                at -= at % 4 * int(random.integers(2))
-                changed[at : at + 4] = struct.pack("<I", _pick(WORDS, random))
-            case 6:
-                changed += bytes(length)
-    return bytes(changed)
-
-
-def changed_table(table: NDArray[Any], random: Generator) -> NDArray[Any]:
-    """A bundle's table with another shape, another type, or some of its values absurd."""
-    match random.integers(6):
-        case 0:
-            return table.reshape(-1)
-        case 1:
-            return table[..., :0]
-        case 2:
-            return table.reshape(-1)[0].reshape(())
-        case 3:
-            return table.astype(np.int64)
-        case 4:
-            return np.concatenate([table, table])
-    limits = np.iinfo(table.dtype)
-    changed = table.copy()
-    for _ in range(random.integers(1, 4)):
-        at = int(random.integers(table.size))
-        changed.reshape(-1)[at] = _pick([limits.min, limits.max, 0, limits.max // 2], random)
-    return changed
-
-
 def _size(parts: Parts, seeds: Sequence[bytes], random: Generator) -> None:
-    parts.fixed[_pick([WIDTH, HEIGHT], random)] = _pick(SIDES, random)
+    parts.fixed[pick([WIDTH, HEIGHT], random)] = pick(SIDES, random)
 
 
 def _near_size(parts: Parts, seeds: Sequence[bytes], random: Generator) -> None:
-    side = _pick([WIDTH, HEIGHT], random)
+    side = pick([WIDTH, HEIGHT], random)
     parts.fixed[side] = (int(parts.fixed[side]) + int(random.integers(-9, 10))) % 2**32
 
 
@@ -158,12 +131,12 @@ def _field(parts: Parts, seeds: Sequence[bytes], random: Generator) -> None:
         case 4:
             parts.lengths[-1] = int(random.integers(256))
         case 5:
-            parts.model_id = _pick(MODEL_IDS, random)
+            parts.model_id = pick(MODEL_IDS, random)
 
 
 def _other_header(parts: Parts, seeds: Sequence[bytes], random: Generator) -> None:
     """Another seed's model, and sometimes its size."""
-    other = take_apart(_pick(seeds, random))
+    other = take_apart(pick(seeds, random))
     if other is not None:
         parts.model_id, parts.fixed[HASH] = other.model_id, other.fixed[HASH]
         if random.random() < 0.5:
@@ -172,9 +145,9 @@ def _other_header(parts: Parts, seeds: Sequence[bytes], random: Generator) -> No
 
 def _other_chunk(parts: Parts, seeds: Sequence[bytes], random: Generator) -> None:
     """One of another seed's chunks, beside ours or instead of one."""
-    other = take_apart(_pick(seeds, random))
+    other = take_apart(pick(seeds, random))
     if other is not None and other.chunks:
-        taken = _pick(other.chunks, random)
+        taken = pick(other.chunks, random)
         same = [number for number, (kind, _) in enumerate(parts.chunks) if kind == taken[0]]
         if same and random.random() < 0.7:
             parts.chunks[same[0]] = taken
@@ -198,7 +171,7 @@ def _order(parts: Parts, seeds: Sequence[bytes], random: Generator) -> None:
 def _kind(parts: Parts, seeds: Sequence[bytes], random: Generator) -> None:
     if parts.chunks:
         at = int(random.integers(len(parts.chunks)))
-        parts.chunks[at] = (_pick(KINDS, random), parts.chunks[at][1])
+        parts.chunks[at] = (pick(KINDS, random), parts.chunks[at][1])
 
 
 def _length(parts: Parts, seeds: Sequence[bytes], random: Generator) -> None:
@@ -211,90 +184,11 @@ def _payload(parts: Parts, seeds: Sequence[bytes], random: Generator) -> None:
     if parts.chunks:
         at = int(random.integers(len(parts.chunks)))
         kind, payload = parts.chunks[at]
-        parts.chunks[at] = (kind, _changed_payload(kind, payload, random))
-
-
-def _changed_payload(kind: bytes, payload: bytes, random: Generator) -> bytes:
-    choice = random.random()
-    if kind in DEFLATED and choice < 0.7:
-        try:
-            content = zlib.decompress(payload)
-        except zlib.error:
-            return changed_bytes(payload, random)
-        return zlib.compress(_directory(random) if kind == b"eXIF" and choice < 0.4 else changed_bytes(content, random))
-    if kind in (b"CODE", b"IMAP") and choice < 0.6:
-        return _changed_words(payload, random)
-    if kind == b"ALPH" and choice < 0.3:
-        return changed_bytes(payload[:8], random) + payload[8:]
-    if kind in (b"ALPH", b"PIXL") and choice < 0.6:
-        return _changed_webp(payload, random)
-    return changed_bytes(payload, random)
-
-
-def _changed_words(payload: bytes, random: Generator) -> bytes:
-    """Entropy-coded words changed, cut off, put in or made anew; the two bytes before CODE's, if any, sometimes too."""
-    start = len(payload) % 4
-    first, words = payload[:start], np.frombuffer(payload[start:], "<u4").copy()
-    if start == 2 and random.random() < 0.3:
-        first = struct.pack("<H", int(random.choice([0, 1, 4999, 5000, 9999, 10_000, 10_001, 65_535])))
-    at = int(random.integers(len(words) + 1))
-    match random.integers(5):
-        case 0:
-            words = random.integers(2**32, size=random.integers(40), dtype=np.uint32)
-        case 1:
-            words = words[:at]
-        case 2:
-            words = np.insert(words, at, _pick(WORDS, random))
-        case 3:
-            words[at:] = _pick(WORDS, random)
-        case 4:
-            words[at : at + 1] ^= np.uint32(1 << int(random.integers(32)))
-    return first + words.astype("<u4").tobytes()
-
-
-def _changed_webp(payload: bytes, random: Generator) -> bytes:
-    """The lengths, letters and sides of a WebP stream changed, wherever in the payload it begins."""
-    start = payload.find(b"RIFF")
-    if start < 0 or len(payload) < start + 25:
-        return changed_bytes(payload, random)
-    changed = bytearray(payload)
-    match random.integers(4):
-        case 0:
-            sides = int(random.integers(2**28)) if random.random() < 0.5 else int(random.integers(64)) << 14
-            changed[start + 21 : start + 25] = struct.pack("<I", sides | int(random.integers(16)) << 28)
-        case 1:
-            changed[start + 12 : start + 16] = _pick([b"VP8L", b"VP8X", b"VP8 ", b"ALPH", b"ANIM"], random)
-        case 2:
-            at = start + int(random.choice([4, 16]))
-            changed[at : at + 4] = struct.pack("<I", _pick(WORDS, random))
-        case 3:
-            changed[start + 25 :] = changed_bytes(bytes(changed[start + 25 :]), random)
-    return bytes(changed)
-
-
-def _directory(random: Generator) -> bytes:
-    """EXIF with a first directory of a few entries, some of them orientations, and some of its numbers absurd."""
-    little = random.random() < 0.5
-    order = "<" if little else ">"
-    start = int(random.choice([8, 8, 8, 0, 7, 2**31, 2**32 - 1]))
-    entries = [
-        struct.pack(
-            order + "HHII", int(random.choice([0x112, 0x112, 0x10F])), int(random.integers(14)),
-            int(random.choice([1, 1, 0, 2**32 - 1])), _pick([1, 6, 1 << 16, 6 << 16, 2**32 - 1], random),
-        )
-        for _ in range(random.integers(4))
-    ]  # fmt: skip
-    count = len(entries) if random.random() < 0.8 else int(random.choice([0, 1, 65_535]))
-    head = b"II*\0" if little else b"MM\0*"
-    return head + struct.pack(order + "I", start) + struct.pack(order + "H", count) + b"".join(entries)
+        parts.chunks[at] = (kind, changed_payload(kind, payload, random))
 
 
 def _with_crc(data: bytes) -> bytes:
     return data + struct.pack("<I", zlib.crc32(data))
-
-
-def _pick(among: Sequence[Any], random: Generator) -> Any:
-    return among[int(random.integers(len(among)))]
 
 
 Mutation = Callable[[Parts, Sequence[bytes], Generator], None]

@@ -34,9 +34,10 @@ def seeds() -> list[bytes]:
 def check(data: bytes) -> str:
     """What becomes of a file: the error's name, or "decoded". Raises what no caller expects.
 
-    Asked are `container.unpack`, `cwic.inspect`, `codec.metadata`, `cwic.decode`, and of a file that decodes what it is
-    made of. If only a CRC of what was decoded is wrong it is made right and the file decoded again: a stranger who
-    makes files can do that as well, and so the networks see symbols that no encoder wrote.
+    Asked are `container.unpack`, `cwic.inspect`, `codec.metadata`, `codec.decode_preview`, `cwic.decode`, and of a file
+    that decodes a region, and what it is made of. If only a CRC of what was decoded is wrong it is made right and the
+    file decoded again: a stranger who makes files can do that as well, and so the networks see symbols that no encoder
+    wrote.
     """
     outcome, message = _outcome(data)
     fixed = fuzz_mutate.repaired(data, message)
@@ -71,6 +72,11 @@ def _outcome(data: bytes) -> tuple[str, str]:
     channels = info.colours + info.has_alpha
     assert image.dtype == np.uint8
     assert image.shape == (info.height, info.width) + ((channels,) if channels > 1 else ()), (image.shape, info)
+    assert cwic.decode(data, models_dir=BUNDLES, region=(info.width - 1, 0, 1, 1)).shape[:2] == (1, 1)
+    try:
+        assert codec.decode_preview(data, models_dir=BUNDLES).shape[:2] <= image.shape[:2]
+    except FormatError:  # of the preview alone
+        assert "pREV" in info.chunks
     if not info.is_lossless:
         spent = codec.bits_per_block(data, models_dir=BUNDLES)
         assert np.isfinite(spent).all() and spent.min() >= 0

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 import cwic
-from cwic import codec, container, flagship, imagefile
+from cwic import codec, container, flagship, flagship_encoder, imagefile
 from cwic.container import Chunk
 from cwic.metadata import Metadata
 
@@ -116,9 +116,26 @@ def good_files() -> dict[str, bytes]:
             metadata=Metadata(icc=b"no profile", exif=b"II*\0\x08\0\0\0\0\0\0\0\0\0", xmp=b"<x:xmpmeta/>"),
         ),
     }  # fmt: skip
+    files |= tiled_files()
     header, chunks = container.unpack(files["li2018-rgb-8x8"])
     swapped = [Chunk("CODE", chunks["CODE"]), Chunk("nOTE", b"skip me"), Chunk("IMAP", chunks["IMAP"])]
     return files | {"li2018-rgb-8x8-other-order-and-a-note": container.pack(header, swapped)}
+
+
+def tiled_files() -> dict[str, bytes]:
+    """In 2 x 2 tiles, as only large pictures are."""
+    image = picture((200, 250, 3))
+    few, flagship_encoder.MOST_UNCUT = flagship_encoder.MOST_UNCUT, 0
+    side, flagship_encoder.PIECE = flagship_encoder.PIECE, 2
+    try:
+        return {
+            "cwic-tiles-rgb-250x200": cwic.encode(image, model="tiny-cwic", models_dir=BUNDLES),
+            "cwic-refined-tiles-rgb-250x200-map": cwic.encode(
+                image, model="tiny-cwic-refined", importance=np.eye(4, dtype=np.uint8) * 255, models_dir=BUNDLES
+            ),
+        }
+    finally:
+        flagship_encoder.MOST_UNCUT, flagship_encoder.PIECE = few, side
 
 
 def with_crc(data: bytes) -> bytes:
@@ -166,6 +183,7 @@ def bad_files(good: bytes) -> dict[str, tuple[bytes, str]]:
         "other-size": (changed(6, struct.pack("<I", 34 * 8)) + chunks, "Corrupt"),
         "side-too-long": (changed(6, struct.pack("<II", 65_536, 1)) + chunks, "LimitExceeded"),
         "too-many-pixels": (changed(6, struct.pack("<II", 8192, 8193)) + chunks, "LimitExceeded"),
+        "more-than-2-to-the-28": (changed(6, struct.pack("<II", 16_384, 16_385)) + chunks, "LimitExceeded"),
         "unheard-of-model": (changed(28, b"T") + chunks, "ModelNotFound"),
         "other-weights": (changed(14, bytes(8)) + chunks, "ModelMismatch"),
     }
@@ -223,6 +241,34 @@ def bad_alpha_files(good: bytes) -> dict[str, tuple[bytes, str]]:
     }
 
 
+def bad_tiled_files(good: bytes) -> dict[str, tuple[bytes, str]]:
+    """The same of a good file in 2 x 2 tiles with maps."""
+    header, chunks = container.unpack(good)
+    payload = chunks["TILS"]
+    n_map, n_code = struct.unpack_from("<II", payload, 6)
+    first_word = 6 + 4 * 12 + n_map
+
+    def with_payload(changed: bytes, *more: Chunk) -> bytes:
+        return container.pack(header, [Chunk("TILS", changed), *more])
+
+    return {
+        "tiles-empty": (with_payload(b""), "Corrupt"),
+        "tiles-cut-short": (with_payload(payload[:-4]), "Corrupt"),
+        "tiles-bytes-left": (with_payload(payload + bytes(4)), "Corrupt"),
+        "tiles-none-down": (with_payload(payload[:2] + bytes(2) + payload[4:]), "Corrupt"),
+        "tiles-more-than-positions": (with_payload(payload[:4] + b"\5\0" + payload[6:]), "Corrupt"),
+        "tiles-length-huge": (with_payload(payload[:10] + b"\xff\xff\xff\xff" + payload[14:]), "Corrupt"),
+        "tiles-crc": (with_payload(payload[:14] + bytes(4) + payload[18:]), "Corrupt"),
+        "tiles-word-changed": (
+            with_payload(
+                payload[: first_word + n_code // 8 * 4] + bytes(4) + payload[first_word + n_code // 8 * 4 + 4 :]
+            ),
+            "Corrupt",
+        ),
+        "tiles-and-code": (with_payload(payload, Chunk("CODE", payload[first_word : first_word + n_code])), "Corrupt"),
+    }
+
+
 def main(directory: Path) -> None:
     good = good_files()
     (directory / "good").mkdir(parents=True)
@@ -237,6 +283,7 @@ def main(directory: Path) -> None:
         | bad_lossless_files(good["cwic-rgb-50x40-lossless"])
         | bad_alpha_files(good["li2018-grey-alpha-9x7"])
         | bad_short_files(good)
+        | bad_tiled_files(good["cwic-refined-tiles-rgb-250x200-map"])
         | {"metadata-crc": (metadata[:-1] + bytes([metadata[-1] ^ 1]), "Corrupt")}
     )
     for name, (data, _) in bad.items():

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cwic
-from cwic import alpha, codec, container, errors, lossless
+from cwic import alpha, codec, container, errors, lossless, webp
 from cwic.container import Chunk
 
 BUNDLES = Path(__file__).parent / "data" / "bundles"
@@ -144,7 +144,7 @@ def test_smoothed_stays_between_what_is_visible_and_has_no_edges() -> None:
     assert np.abs(np.diff(found, axis=1)).max() <= 8 and np.abs(np.diff(found, axis=0)).max() <= 8
 
 
-@pytest.mark.parametrize("shape", [(lossless.MAX_SIDE + 2, 2), (1, 2 * lossless.MAX_SIDE + 1), (2, lossless.MAX_SIDE)])
+@pytest.mark.parametrize("shape", [(webp.MAX_SIDE + 2, 2), (1, 2 * webp.MAX_SIDE + 1), (2, webp.MAX_SIDE)])
 def test_longer_than_webp_allows_is_in_tiles(shape: tuple[int, int]) -> None:
     plane = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     np.testing.assert_array_equal(alpha.decode(alpha.encode(plane), *shape), plane)
@@ -192,7 +192,7 @@ def test_a_huge_size_reserves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stream's own first bytes are compared before Pillow, which reserves memory for them, sees it."""
     stream = bytearray(lossless.stream(PLANE))
     stream[21:25] = struct.pack("<I", 0x3FFF | 0x3FFF << 14)
-    monkeypatch.setattr(lossless.Image, "open", None)  # so that a call would be a TypeError
+    monkeypatch.setattr(webp.Image, "open", None)  # so that a call would be a TypeError
     with pytest.raises(errors.Corrupt, match=r"\(16384, 16384\) pixels; \(30, 40\) are allowed"):
         lossless.decode(bytes(stream), 40, 30, 1, "ALPH")
 

@@ -24,7 +24,7 @@ KEPT = ROOT / "tests" / "conformance"
 GOOD: dict[str, str] = json.loads((KEPT / "good" / "index.json").read_text())
 BAD: dict[str, str] = json.loads((KEPT / "bad" / "index.json").read_text())
 ALLOWED = {"numpy", "onnxruntime", "PIL"}  # besides the standard library
-MOST_LINES = 450
+MOST_LINES = 510
 
 
 def load() -> ModuleType:
@@ -120,4 +120,4 @@ def test_it_follows_the_order_of_the_document() -> None:
     assert len(text.splitlines()) <= MOST_LINES
     sections = [line.split()[3].rstrip(",.:") for line in text.splitlines() if line.startswith("# ---- Section ")]
     assert sections == sorted(sections, key=lambda number: [int(part) for part in number.split(".")])
-    assert set(sections) == {"2", "4", "5", "6", "7", *(f"8.{n}" for n in (1, 3, 4, 5, 6, 7, 8, 9)), "9", "11"}
+    assert set(sections) == {"2", "4", "5", "6", "7", *(f"8.{n}" for n in (1, 3, 4, 5, 6, 7, 8, 9, 10)), "9", "11"}

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
 import cwic  # noqa: E402
-from cwic import flagship  # noqa: E402
+from cwic import flagship_encoder  # noqa: E402
 from cwic.errors import ModelError  # noqa: E402
 from cwic_lab import export as exporter  # noqa: E402
 from cwic_lab import export_flagship, graphs  # noqa: E402
@@ -106,8 +106,8 @@ def test_the_maps_stage_holds_the_averaged_codec(made):
 
 @pytest.mark.parametrize("table", [1, 5, 20, 40, 63])
 def test_training_rounds_as_encoders_do(table):
-    """`flagship.dead_zones` from tables of the logistic densities that the training has."""
-    zones = flagship.dead_zones(export_flagship.start_tables(Flagship()))
+    """`flagship_encoder.dead_zones` from tables of the logistic densities that the training has."""
+    zones = flagship_encoder.dead_zones(export_flagship.start_tables(Flagship()))
     deviation = torch.tensor(SMALLEST * math.exp(STEP * table))
     edge = torch.tensor([0.5, 1.5]) + float(zones[table])
     assert quantized(edge + 0.01, deviation).tolist() == [1, 2]

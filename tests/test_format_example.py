@@ -124,8 +124,8 @@ def test_the_document_names_every_error() -> None:
 
 def test_the_document_states_the_limits() -> None:
     section = TEXT[TEXT.index("## 10 ") : TEXT.index("## 11 ")]
-    assert f"{container.MAX_SIDE:,}" in section and "2^26" in section
-    assert container.MAX_PIXELS == 2**26
+    assert f"{container.MAX_SIDE:,}" in section and "2^26" in section and "2^28" in section
+    assert container.MAX_PIXELS == 2**28 and container.MAX_UNCUT_PIXELS == 2**26
 
 
 @pytest.mark.parametrize("number", range(1, 14))

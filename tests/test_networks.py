@@ -50,12 +50,12 @@ def test_threads_change_nothing_but_rounding() -> None:
     np.testing.assert_allclose(one, two, atol=1e-5)
 
 
-def test_tiles_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     nets = Networks(bundle.load("tiny-li2018", BUNDLES))
     latents, importance = nets.analysis(PLANES)
     code = np.sign(latents - 0.5)
     planes = nets.synthesis(code)
-    monkeypatch.setattr(networks, "TILE", 4)
+    monkeypatch.setattr(networks, "PIECE", 4)
     monkeypatch.setattr(networks, "MARGIN", 1)
     tiled = nets.analysis(PLANES)
     np.testing.assert_allclose(tiled.latents, latents, atol=1e-5)
@@ -63,17 +63,6 @@ def test_tiles_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(nets.synthesis(code), planes, atol=1e-5)
     monkeypatch.setattr(networks, "MARGIN", 0)  # the tiny decoder looks at one neighbour: now there are seams
     assert np.abs(nets.synthesis(code) - planes).max() > 1e-3
-
-
-@pytest.mark.parametrize(("tile", "margin"), [(128, 12), (16, 4)])
-def test_spans_keep_every_position_once(tile: int, margin: int) -> None:
-    for size in [*range(1, 600, 7), 152, 153, 8192]:
-        spans = networks._spans(size, tile, margin)
-        assert [p for span in spans for p in range(span.start, span.stop)] == list(range(size))
-        for span in spans:
-            assert span.last - span.first <= tile + 2 * margin
-            assert span.first == 0 or span.start - span.first == margin
-            assert span.last == size or span.last - span.stop == min(margin, size - span.stop)
 
 
 def test_failures_of_onnxruntime_are_model_errors(tmp_path: Path) -> None:

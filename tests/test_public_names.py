@@ -25,9 +25,12 @@ def test_the_public_names_are_these() -> None:
 def test_the_public_functions_take_these_arguments() -> None:
     assert list(inspect.signature(cwic.encode).parameters) == [
         "image", "model", "quality", "bpp", "size", "psnr", "ms_ssim", "importance", "metadata", "models_dir",
+        "max_pixels", "progress",
     ]  # fmt: skip
-    assert list(inspect.signature(cwic.decode).parameters) == ["data", "models_dir"]
-    assert list(inspect.signature(cwic.inspect).parameters) == ["data"]
+    assert list(inspect.signature(cwic.decode).parameters) == [
+        "data", "models_dir", "region", "max_pixels", "progress",
+    ]  # fmt: skip
+    assert list(inspect.signature(cwic.inspect).parameters) == ["data", "max_pixels"]
 
 
 def test_all_errors_are_public_and_in_the_tree() -> None:
@@ -39,7 +42,7 @@ def test_all_errors_are_public_and_in_the_tree() -> None:
     }  # fmt: skip
     assert {name for name in classes if issubclass(getattr(errors, name), ValueError)} == {
         "FormatError", "NotCwic", "UnsupportedVersion", "Truncated", "Corrupt", "LimitExceeded",
-        "TargetUnreachable", "UnsupportedImage",
+        "TargetUnreachable", "UnsupportedImage", "RegionOutside",
     }  # fmt: skip
     assert all((getattr(errors, name).__doc__ or "").strip() for name in classes)
 

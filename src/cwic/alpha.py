@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cwic import lossless
+from cwic import lossless, webp
 from cwic.errors import Corrupt
 
 Pixels = NDArray[np.uint8]
 Plane = NDArray[np.float32]
 
-TILE = lossless.MAX_SIDE
+TILE = webp.MAX_SIDE
 _WORD = struct.Struct("<I")
 
 

@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cwic import __version__, alpha, bundle, codec, imagefile
+from cwic import alpha, bundle, codec, imagefile
+from cwic.arguments import parser
 from cwic.errors import CodecError, UnsupportedImage
 from cwic.importance import AUTO, UNIFORM
 from cwic.metadata import Metadata
+from cwic.progressbar import ProgressBar
 
 STREAM = Path("-")  # as a file's name: standard input or output
 LAB_COMMANDS = ("evaluate", "train", "export", "download")
@@ -35,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    command: Callable[[argparse.Namespace], None] = arguments.run
+    command = COMMANDS[arguments.command]
     subject = getattr(arguments, "input", arguments.command)
     try:
         command(arguments)
@@ -61,107 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _from_laboratory(error: Exception) -> bool:
     """Whether it is an error that cwic_lab raises on purpose: a type of its own, or a ValueError."""
     return isinstance(error, ValueError) or type(error).__module__.startswith("cwic_lab")
-
-
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
-    top = argparse.ArgumentParser(prog="cwic", description="Content-weighted learned image codec.")
-    top.add_argument("--version", action="version", version=f"cwic {__version__}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def add(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(run=run)
-        return sub
-
-    def add_models(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument(
-            "--models", type=Path, metavar="DIR", help="folder of bundles, looked into before those in CWIC_MODELS"
-        )
-
-    def add_force(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--force", action="store_true", help="overwrite the output if it exists")
-
-    sub = add("encode", _encode, "compress an image file")
-    sub.add_argument("input", type=Path, metavar="INPUT", help="an image file, or - for standard input")
-    sub.add_argument(
-        "-o", "--output", type=Path, metavar="OUT.cwic", help="default: INPUT with the suffix .cwic; - too"
-    )
-    add_force(sub)
-    sub.add_argument("--strict", action="store_true", help="refuse what would be converted or left out with a notice")
-    sub.add_argument("--strip", action="store_true", help="leave out ICC profile, EXIF and XMP")
-    sub.add_argument("--model", default=bundle.DEFAULT_MODEL, metavar="ID", help="default: %(default)s")
-    models = sub.add_argument_group("models of kind cwic", "those with every rate (`cwic models`)")
-    target = models.add_mutually_exclusive_group()
-    target.add_argument("--quality", type=float, metavar="0..100", help=f"default: {codec.DEFAULT_QUALITY:g}")
-    target.add_argument("--bpp", type=float, metavar="X", help="bits per pixel, not exceeded")
-    target.add_argument("--size", type=int, metavar="BYTES", help="of the file, not exceeded")
-    target.add_argument("--psnr", type=float, metavar="DB", help="of the decoded picture, at least")
-    target.add_argument("--ms-ssim", type=float, metavar="V", help="of the decoded picture, at least")
-    models.add_argument(
-        "--importance", metavar="auto|uniform|MAP.png", help="a grey picture of any size: white gets more bits"
-    )
-    add_models(sub)
-
-    sub = add("decode", _decode, "decompress a .cwic file")
-    sub.add_argument("input", type=Path, metavar="FILE.cwic", help="or - for standard input")
-    sub.add_argument(
-        "-o", "--output", type=Path, metavar="OUT.png",
-        help="or .jpg, .webp, .tif, .avif; - for a PNG on standard output; default: FILE with the suffix .png",
-    )  # fmt: skip
-    add_force(sub)
-    add_models(sub)
-
-    sub = add("info", _info, "show header, model, chunk sizes and rate, without running a network")
-    sub.add_argument("input", type=Path, metavar="FILE.cwic")
-    sub.add_argument("--json", action="store_true", help="for machines")
-
-    sub = add("map", _map, "draw where the bits went, over the picture")
-    sub.add_argument("input", type=Path, metavar="FILE.cwic")
-    sub.add_argument("-o", "--output", type=Path, metavar="MAP.png", required=True)
-    add_force(sub)
-    add_models(sub)
-
-    sub = add("models", _models, "list the installed bundles")
-    add_models(sub)
-
-    sub = add("demo", _demo, "encode and decode a photograph and compare with JPEG at equal bytes")
-    sub.add_argument("input", type=Path, nargs="?", metavar="PHOTO", help="default: the portrait in the package")
-
-    sub = add("evaluate", _evaluate, "rate and quality over a folder, as tables, plots and a page [lab]")
-    sub.add_argument("input", type=Path, metavar="FOLDER")
-    sub.add_argument(
-        "--codec",
-        action="append",
-        metavar="NAME",
-        help="bundle id, pattern, jpeg, jpeg2000, webp, avif, jxl, heic; repeatable",
-    )
-    sub.add_argument("-o", "--output", type=Path, default=Path("report"), metavar="REPORT_DIR")
-    sub.add_argument("--crop", type=_size, metavar="WxH", help="centre crop, 752x496 for the paper's")
-    sub.add_argument("--anchors", type=Path, metavar="DIR", help="folder or JSON file of published curves")
-    sub.add_argument("--curve", action="append", default=[], metavar="NAME", help="of those to show; repeatable")
-    sub.add_argument("--against", metavar="NAME", help="anchor of BD-rates; default: the first classical codec")
-    sub.add_argument("--pictures", type=int, default=4, metavar="N", help="images shown on the page")
-    add_models(sub)
-
-    sub = add("train", _train, "train a recipe, or go on where it stopped [lab]")
-    sub.add_argument("input", type=Path, metavar="RECIPE.toml")
-    sub.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: %(default)s")
-    sub.add_argument("--no-resume", action="store_true", help="start anew even if there is a checkpoint")
-
-    sub = add("export", _export, "make a bundle of a checkpoint, and prove that it does the same [lab]")
-    sub.add_argument("input", type=Path, metavar="CHECKPOINT")
-    sub.add_argument("-o", "--output", type=Path, required=True, metavar="BUNDLE", help="its name becomes the id")
-    sub.add_argument("--data", type=Path, default=Path(), metavar="DIR", help="what the recipe's paths are relative to")
-
-    sub = add("download", _download, "fetch the DIV2K photographs, going on where a transfer broke off [lab]")
-    sub.add_argument("input", type=Path, metavar="FOLDER")
-    return top
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    return int(width), int(height)
 
 
 def _output(arguments: argparse.Namespace, suffix: str) -> Path:
@@ -220,7 +121,7 @@ def _tell(notices: Iterable[str], subject: Path) -> None:
 
 def _encode(arguments: argparse.Namespace) -> None:
     output = _output(arguments, ".cwic")
-    picture = imagefile.read_picture(_read(arguments.input), str(arguments.input))
+    picture = imagefile.read_picture(_read(arguments.input), str(arguments.input), max_pixels=arguments.max_pixels)
     notices = picture.notices + ([] if arguments.strip else picture.left_out)
     if arguments.strict and notices:
         raise UnsupportedImage(f"{'; '.join(notices)}; --strict allows no such loss")
@@ -228,20 +129,30 @@ def _encode(arguments: argparse.Namespace) -> None:
     importance = arguments.importance
     if importance not in (None, AUTO, UNIFORM):
         importance = imagefile.read_grey(Path(importance))
-    data = codec.encode(
-        picture.pixels, model=arguments.model, quality=arguments.quality, bpp=arguments.bpp, size=arguments.size,
-        psnr=arguments.psnr, ms_ssim=arguments.ms_ssim, importance=importance,
-        metadata=Metadata() if arguments.strip else picture.metadata, models_dir=arguments.models,
-    )  # fmt: skip
+    with ProgressBar() as progress:
+        data = codec.encode(
+            picture.pixels, model=arguments.model, quality=arguments.quality, bpp=arguments.bpp, size=arguments.size,
+            psnr=arguments.psnr, ms_ssim=arguments.ms_ssim, importance=importance,
+            metadata=Metadata() if arguments.strip else picture.metadata, models_dir=arguments.models,
+            max_pixels=arguments.max_pixels, progress=progress,
+        )  # fmt: skip
     _write(output, data, arguments.force)
-    report = f"{output}: {len(data)} bytes, {codec.inspect(data).bits_per_pixel:.3f} bits per pixel"
+    bpp = 8 * len(data) / (picture.pixels.shape[0] * picture.pixels.shape[1])
+    report = f"{output}: {len(data)} bytes, {bpp:.3f} bits per pixel"
     print(report, file=sys.stderr if output == STREAM else sys.stdout)
 
 
 def _decode(arguments: argparse.Namespace) -> None:
     output = _output(arguments, ".png")
-    data = _read(arguments.input)
-    picture, metadata = codec.decode(data, models_dir=arguments.models), codec.metadata(data)
+    data, limit = _read(arguments.input), arguments.max_pixels
+    metadata = codec.metadata(data, max_pixels=limit)
+    if arguments.preview:
+        picture = codec.decode_preview(data, models_dir=arguments.models, max_pixels=limit)
+    else:
+        with ProgressBar() as progress:
+            picture = codec.decode(
+                data, models_dir=arguments.models, region=arguments.region, max_pixels=limit, progress=progress
+            )
     written, notices = imagefile.to_bytes(picture, ".png" if output == STREAM else output.suffix, metadata)
     _tell(notices, output)
     _write(output, written, arguments.force)
@@ -326,3 +237,9 @@ def _export(arguments: argparse.Namespace) -> None:
 def _download(arguments: argparse.Namespace) -> None:
     _lab("download").download_div2k(arguments.input)
     print(arguments.input)
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "encode": _encode, "decode": _decode, "info": _info, "map": _map, "models": _models, "demo": _demo,
+    "evaluate": _evaluate, "train": _train, "export": _export, "download": _download,
+}  # fmt: skip

@@ -3,9 +3,9 @@
     encode   to_planes -> analysis -> symbols -> entropy coding -> pack
     decode   from_planes <- synthesis <- symbols <- entropy decoding <- unpack
 
-What lies between planes and payloads depends on the kind of model: `paper` (autoencoder, li2018) or `flagship` (cwic).
-Where the pixels themselves take no more bytes than the flagship's file (`lossless`), the file holds them instead.
-Alpha goes beside the colours, exactly (`alpha`), and so does metadata.
+What lies between pixels and payloads depends on the kind of model: `paper` (autoencoder, li2018), or `encoding`,
+`flagship_encoder` and `flagship` (cwic). A file may hold the pixels themselves instead (`lossless`). Alpha goes beside
+the colours, exactly (`alpha`), and so does metadata.
 Everything from symbols to bytes is integers and exact; a decoder that gets other symbols than the encoder had says so
 (the header holds their CRC) and shows nothing.
 """
@@ -13,29 +13,24 @@ Everything from symbols to bytes is integers and exact; a decoder that gets othe
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cwic import alpha, bundle, container, flagship, importance, lossless, metrics, paper, pixels, search
+from cwic import alpha, bundle, container, encoding, flagship, lossless, paper, pixels, preview
+from cwic.areas import Area, Progress, silent
 from cwic.bundle import DEFAULT_MODEL, Bundle
-from cwic.container import ALPH, CODE, IMAP, PIXL, Chunk, Header
-from cwic.errors import Corrupt, ModelError, TargetUnreachable
-from cwic.metadata import Metadata, from_chunks, to_chunks
+from cwic.container import ALPH, CODE, IMAP, PIXL, PREVIEW, TILES, Header
+from cwic.errors import Corrupt, LimitExceeded, ModelError, RegionOutside
+from cwic.metadata import Metadata
+from cwic.metadata import from_chunks as metadata_from_chunks
 from cwic.search import Target
-from cwic.symbols import QUALITY_MAX
+from cwic.tiles import from_chunks
 
 Pixels = NDArray[np.uint8]
 Symbols = paper.Symbols | flagship.Symbols
-
-DEFAULT_QUALITY = 50.0
-# How far from a target a search may end: of the bytes at most this share below them, and never above; of the
-# similarities at most this much above.
-SIZE_SLACK, PSNR_SLACK, MS_SSIM_SLACK = 0.005, 0.02, 0.0003
 
 
 @dataclass(frozen=True)
@@ -67,23 +62,11 @@ class Info:
         return ALPH in self.chunks
 
 
-@dataclass(frozen=True, eq=False)
-class _Source:
-    """What is to be coded.
-
-    colours, for a network, and exact, for a lossless stream: uint8 [H,W,3] or [H,W]; they differ where nobody sees
-    them. beside: the chunks that do not depend on the model.
-    """
-
-    colours: Pixels
-    exact: Pixels
-    beside: list[Chunk]
-
-
 def encode(
     image: Pixels, *, model: str = DEFAULT_MODEL, quality: float | None = None, bpp: float | None = None,
     size: int | None = None, psnr: float | None = None, ms_ssim: float | None = None,
     importance: str | Pixels | None = None, metadata: Metadata | None = None, models_dir: Path | None = None,
+    max_pixels: int | None = None, progress: Progress = silent,
 ) -> bytes:  # fmt: skip
     """Pixels to the bytes of a complete .cwic file.
 
@@ -93,44 +76,65 @@ def encode(
     will not exceed, psnr (dB) and ms_ssim, which the decoded colours will not fall below; and importance, "auto",
     "uniform" or a grey picture uint8 [H',W'] (white: more bits), by default what the model was made for. A
     picture that is no larger exactly, such as text or a drawing often is, is kept exactly. metadata: carried along.
+    max_pixels: larger pictures are refused; default 2^28. progress: told what is being done, and how much of it is.
     Raises UnsupportedImage, ModelError, and TargetUnreachable for a target that this picture cannot be given.
     """
-    pixels.check_image(image)
+    pixels.check_image(image, max_pixels=max_pixels)
     target = Target(quality, bpp, size, psnr, ms_ssim)
     loaded = bundle.load(model, models_dir)
-    source = _source(image, metadata or Metadata())
+    if loaded.kind != "cwic":
+        if target.given() or importance is not None:
+            asked = [*target.given(), *(["importance"] if importance is not None else [])]
+            raise ModelError(f"{' and '.join(asked)} cannot be given for {model!r}: a {loaded.kind} model has one rate")
+        pixels.check_image(image, max_pixels=container.MAX_UNCUT_PIXELS)
+    source = encoding.source(image, metadata or Metadata())
     if loaded.kind == "cwic":
-        return _encode_flagship(source, loaded, target, importance)
-    if target.given() or importance is not None:
-        asked = [*target.given(), *(["importance"] if importance is not None else [])]
-        raise ModelError(f"{' and '.join(asked)} cannot be given for {model!r}: a {loaded.kind} model has one rate")
+        return encoding.encode_flagship(source, loaded, target, importance, progress)
     found, chunks = paper.encode(pixels.to_planes(source.colours, loaded.stride), loaded)
-    return _file(source, loaded, found.crc(), chunks)
+    return source.file(loaded, found.crc(), chunks)
 
 
-def decode(data: bytes, *, models_dir: Path | None = None) -> Pixels:
+def decode(
+    data: bytes, *, models_dir: Path | None = None, region: tuple[int, int, int, int] | None = None,
+    max_pixels: int | None = None, progress: Progress = silent,
+) -> Pixels:  # fmt: skip
     """The bytes of a .cwic file to pixels, of the shape that was encoded: uint8 [H,W,3], [H,W], [H,W,4] or [H,W,2].
 
+    region: (x, y, width, height) in pixels, to decode that part alone; of a large picture it takes no more than the
+    tiles that it needs. max_pixels: files of larger pictures are refused; default 2^28. progress: as of `encode`.
     Raises CodecError, and nothing else, for any bytes: FormatError if they are not a whole, undamaged file,
-    ModelError if the bundle that the file names is missing or is another one.
+    ModelError if the bundle that the file names is missing or is another one, RegionOutside.
     """
-    header, chunks = container.unpack(data)  # all sizes are checked here
+    header, chunks = container.unpack(data, max_pixels)  # all sizes are checked here
+    area = _region(region, header)
     plane = alpha.decode(chunks[ALPH], header.height, header.width) if ALPH in chunks else None
+    if plane is not None:
+        plane = plane[area.rows(), area.columns()]
     if PIXL in chunks:
-        return alpha.join(_decode_pixels(header, chunks), plane)
+        return alpha.join(_decode_pixels(header, chunks)[area.rows(), area.columns()], plane)
     loaded = bundle.load(header.model_id, models_dir, header.model_hash)
-    found = _decode_symbols(header, chunks, loaded)
-    return alpha.join(_picture(found, loaded, header.height, header.width, header.colours), plane)
+    return alpha.join(_colours(header, chunks, loaded, area, progress), plane)
 
 
-def metadata(data: bytes) -> Metadata:
+def decode_preview(data: bytes, *, models_dir: Path | None = None, max_pixels: int | None = None) -> Pixels:
+    """A small picture of a .cwic file, at most 128 pixels a side, without alpha: uint8 [h,w,3] or [h,w].
+
+    Large pictures carry it, and it comes in milliseconds; others are decoded and reduced. Raises CodecError.
+    """
+    header, chunks = container.unpack(data, max_pixels)
+    if PREVIEW in chunks:
+        return preview.decode(chunks[PREVIEW], header.height, header.width, header.colours)
+    return preview.reduced(alpha.split(decode(data, models_dir=models_dir, max_pixels=max_pixels))[0])
+
+
+def metadata(data: bytes, *, max_pixels: int | None = None) -> Metadata:
     """What a .cwic file carries beside its picture. Needs no bundle. Raises FormatError."""
-    return from_chunks(container.unpack(data)[1])
+    return metadata_from_chunks(container.unpack(data, max_pixels)[1])
 
 
-def inspect(data: bytes) -> Info:
+def inspect(data: bytes, *, max_pixels: int | None = None) -> Info:
     """What the header and the chunks say, without a bundle or a network. Raises FormatError."""
-    header, chunks = container.unpack(data)
+    header, chunks = container.unpack(data, max_pixels)
     return Info(
         header.version, header.width, header.height, header.colours, header.model_id, header.model_hash.hex(),
         len(data), {kind: len(payload) for kind, payload in chunks.items()},
@@ -171,125 +175,60 @@ def bits_per_block(data: bytes, *, models_dir: Path | None = None) -> NDArray[np
     return paper.bits_per_block(found, loaded)
 
 
-def _source(image: Pixels, metadata: Metadata) -> _Source:
-    """The parts of pixels, with or without alpha, and what is carried beside them."""
-    colours, plane = alpha.split(image)
-    if plane is None:
-        return _Source(colours, colours, to_chunks(metadata))
-    beside = [Chunk(ALPH, alpha.encode(plane)), *to_chunks(metadata)]
-    return _Source(alpha.smoothed(colours, plane), alpha.blackened(colours, plane), beside)
-
-
-def _encode_flagship(source: _Source, loaded: Bundle, target: Target, drawn: str | Pixels | None) -> bytes:
-    """A file at the quality that meets the target, or the lossless one if that is no larger.
-
-    The analysis is run once.
-    """
-    height, width = source.colours.shape[:2]
-    picture = flagship.Picture(pixels.to_planes(source.colours, flagship.SIDE_STRIDE), loaded)
-    levels = _levels(picture, source.colours, loaded, drawn)
-
-    @cache  # a search may come back to a quality
-    def coded(quality: int) -> tuple[bytes, flagship.Symbols]:
-        found, chunks = picture.code(quality, levels)
-        return _file(source, loaded, found.crc(), chunks), found
-
-    def decoded(quality: int) -> Pixels:
-        return _picture(coded(quality)[1], loaded, height, width, _colours(source.colours))
-
-    try:
-        lossy = coded(_quality(source.colours, target, lambda q: len(coded(q)[0]), decoded))[0]
-    except TargetUnreachable:
-        largest, limit = len(coded(QUALITY_MAX)[0]), target.most_bytes(height * width)
-        exact = _lossless(source, loaded, largest if limit is None else min(largest, limit))
-        if exact is None:
-            raise
-        return exact
-    return _lossless(source, loaded, len(lossy)) or lossy
-
-
-def _lossless(source: _Source, loaded: Bundle, most_bytes: float) -> bytes | None:
-    """The file that holds the pixels themselves, if it has at most so many bytes."""
-    stream = lossless.encode(source.exact, most_bytes)
-    if stream is None:
-        return None
-    data = _file(source, loaded, zlib.crc32(source.exact.tobytes()), [Chunk(PIXL, stream)])
-    return data if len(data) <= most_bytes else None
-
-
-def _quality(image: Pixels, target: Target, size: Callable[[int], int], decoded: Callable[[int], Pixels]) -> int:
-    """The quality 0..QUALITY_MAX that meets a target, given a file's size and its colours at any quality."""
-    if target.psnr is not None:
-        return search.quality_for(
-            lambda quality: metrics.psnr(image, decoded(quality)), target.psnr, "dB", slack=PSNR_SLACK, over=True
+def _region(region: tuple[int, int, int, int] | None, header: Header) -> Area:
+    """A region (x, y, width, height) of the picture, or all of it, in pixels. Raises RegionOutside."""
+    if region is None:
+        return Area(0, 0, header.height, header.width)
+    x, y, width, height = region
+    if x < 0 or y < 0 or width < 1 or height < 1 or x + width > header.width or y + height > header.height:
+        raise RegionOutside(
+            f"the region has {width} x {height} pixels from ({x}, {y}); "
+            f"the picture has {header.width} x {header.height}, and it has to lie within"
         )
-    if target.ms_ssim is not None:
-        return search.quality_for(
-            lambda quality: metrics.ms_ssim(image, decoded(quality)), target.ms_ssim, "MS-SSIM",
-            slack=MS_SSIM_SLACK, over=True,
-        )  # fmt: skip
-    limit = target.most_bytes(image.shape[0] * image.shape[1])
-    if limit is not None:
-        return search.quality_for(size, limit, "bytes", slack=SIZE_SLACK * limit, over=False)
-    return round((DEFAULT_QUALITY if target.quality is None else target.quality) * QUALITY_MAX / 100)
+    return Area(y, x, y + height, x + width)
 
 
-def _levels(picture: flagship.Picture, image: Pixels, loaded: Bundle, drawn: str | Pixels | None) -> NDArray[np.uint8]:
-    """The importance map's levels, drawn by whoever was asked."""
-    if drawn is None:
-        drawn = importance.UNIFORM
-    if not isinstance(drawn, str):
-        return importance.from_picture(drawn, image.shape[0], image.shape[1], loaded.stride, picture.shape)
-    if drawn == importance.AUTO:
-        return picture.auto_importance()
-    if drawn == importance.UNIFORM:
-        return importance.uniform(picture.shape)
-    raise TargetUnreachable(f"importance is {drawn!r}; allowed are 'auto', 'uniform' or a grey picture")
-
-
-def _file(source: _Source, loaded: Bundle, crc: int, chunks: list[Chunk]) -> bytes:
-    """crc: of the symbols, or of the colours in a lossless file."""
-    height, width = source.colours.shape[:2]
-    header = Header(
-        width, height, _colours(source.colours), loaded.id,
-        loaded.hash[: container.MODEL_HASH_BYTES], crc,
-    )  # fmt: skip
-    return container.pack(header, chunks + source.beside)
-
-
-def _colours(image: Pixels) -> int:
-    return 1 if image.ndim == 2 else 3
-
-
-def _picture(found: Symbols, loaded: Bundle, height: int, width: int, colours: int) -> Pixels:
-    """The colours that symbols stand for."""
+def _colours(header: Header, chunks: dict[str, bytes], loaded: Bundle, region: Area, progress: Progress) -> Pixels:
+    """The colours of a region of a file with symbols."""
+    found = _decode_symbols(header, chunks, loaded, region, progress)
     if isinstance(found, flagship.Symbols):
-        planes = flagship.synthesise(found, loaded)
-    else:
-        planes = paper.synthesise(found, loaded)
-    return pixels.from_planes(planes, height, width, colours)
+        return flagship.synthesise(found, region, loaded, header.colours, progress)
+    image = pixels.from_planes(paper.synthesise(found, loaded), header.height, header.width, header.colours)
+    return image[region.rows(), region.columns()]
 
 
 def _decode_pixels(header: Header, chunks: dict[str, bytes]) -> Pixels:
     """The colours of a lossless file. Raises Corrupt unless every one is what the encoder had."""
     if container.COLOUR_KINDS & chunks.keys() != {PIXL}:
-        raise Corrupt(f"the file has the chunks {sorted(chunks)}; beside PIXL neither CODE nor IMAP is allowed")
+        raise Corrupt(f"the file has the chunks {sorted(chunks)}; beside PIXL neither CODE, IMAP nor TILS is allowed")
     image = lossless.decode(chunks[PIXL], header.height, header.width, header.colours, PIXL)
     _check_crc("pixels", zlib.crc32(image.tobytes()), header)
     return image
 
 
-def _decode_symbols(header: Header, chunks: dict[str, bytes], loaded: Bundle) -> Symbols:
-    """A file's symbols. Raises Corrupt unless every one is what the encoder had, ModelError for a lossless file."""
+def _decode_symbols(
+    header: Header, chunks: dict[str, bytes], loaded: Bundle, region: Area | None = None, progress: Progress = silent
+) -> Symbols:
+    """A file's symbols, or those that a region depends on, where they can be told apart.
+
+    Raises Corrupt unless every one is what the encoder had, LimitExceeded, ModelError for a lossless file.
+    """
     present = container.COLOUR_KINDS & chunks.keys()
     if PIXL in present:
         raise ModelError("the file holds the pixels themselves, losslessly: it has no symbols and no map")
-    allowed = {"autoencoder": [{CODE}], "li2018": [{CODE, IMAP}], "cwic": [{CODE}, {CODE, IMAP}]}[loaded.kind]
+    allowed = {"autoencoder": [{CODE}], "li2018": [{CODE, IMAP}], "cwic": [{CODE}, {CODE, IMAP}, {TILES}]}[loaded.kind]
     if present not in allowed:
         found_, needed = sorted(present), " or ".join(str(sorted(kinds)) for kinds in allowed)
         raise Corrupt(f"the file has the chunks {found_}; a {loaded.kind} file has {needed}")
-    of_kind = flagship if loaded.kind == "cwic" else paper
-    found: Symbols = of_kind.decode_symbols(chunks, header.height, header.width, loaded)
+    if CODE in present and header.width * header.height > container.MAX_UNCUT_PIXELS:
+        raise LimitExceeded(
+            f"the picture has {header.width} x {header.height} pixels in one piece; "
+            f"at most {container.MAX_UNCUT_PIXELS} are allowed"
+        )
+    if loaded.kind == "cwic":
+        bounds = flagship.covering(_region(None, header))
+        return flagship.decode_symbols(from_chunks(chunks, bounds, header.symbols_crc), loaded, region, progress)
+    found = paper.decode_symbols(chunks, header.height, header.width, loaded)
     _check_crc("symbols", found.crc(), header)
     return found
 

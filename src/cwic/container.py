@@ -27,13 +27,16 @@ MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # safe as the name of
 
 # Limits of this implementation, not of the format.
 MAX_SIDE = 65_535
-MAX_PIXELS = 2**26
+MAX_PIXELS = 2**28  # unless who calls allows more, or less
+MAX_UNCUT_PIXELS = 2**26  # of a picture that is coded in one piece
 
 IMAP = "IMAP"  # the importance map's levels
 CODE = "CODE"  # the code: bits (li2018), 8-bit symbols (autoencoder), or z and residuals (cwic)
-PIXL = "PIXL"  # instead of both: the pixels themselves, a lossless WebP stream
+TILES = "TILS"  # instead of both: code and maps of the tiles that a large picture is cut into (cwic)
+PIXL = "PIXL"  # instead of all three: the pixels themselves, a lossless WebP stream
 ALPH = "ALPH"  # beside any of them: alpha, exact
-COLOUR_KINDS = frozenset({IMAP, CODE, PIXL})
+PREVIEW = "pREV"  # a small picture of a large one, which decoders may skip
+COLOUR_KINDS = frozenset({IMAP, CODE, TILES, PIXL})
 KNOWN_KINDS = COLOUR_KINDS | {ALPH}
 
 _FIXED = struct.Struct("<4sBBII8sIBB")
@@ -68,9 +71,8 @@ class Chunk:
 
 
 def pack(header: Header, chunks: Sequence[Chunk]) -> bytes:
-    """The bytes of a complete file. Raises LimitExceeded; other illegal values are the caller's mistake."""
-    _check_size(header.width, header.height)
-    assert header.width > 0 and header.height > 0 and header.colours in (1, 3), header
+    """The bytes of a complete file. Illegal values are the caller's mistake."""
+    assert 0 < header.width <= MAX_SIDE and 0 < header.height <= MAX_SIDE and header.colours in (1, 3), header
     assert MODEL_ID.fullmatch(header.model_id) and len(header.model_hash) == MODEL_HASH_BYTES, header
     assert 0 < len(chunks) < 256 and len({chunk.kind for chunk in chunks}) == len(chunks), chunks
     model_id = header.model_id.encode("ascii")
@@ -81,12 +83,13 @@ def pack(header: Header, chunks: Sequence[Chunk]) -> bytes:
     return _with_crc(start + model_id) + b"".join(_pack_chunk(chunk) for chunk in chunks)
 
 
-def unpack(data: bytes) -> tuple[Header, dict[str, bytes]]:
+def unpack(data: bytes, max_pixels: int | None = None) -> tuple[Header, dict[str, bytes]]:
     """The header, and the payload of every chunk by its kind, in the order of the file.
 
-    Raises NotCwic, UnsupportedVersion, Truncated, Corrupt or LimitExceeded, and nothing else for any bytes.
+    max_pixels: the most that a picture may have; default MAX_PIXELS. Raises NotCwic, UnsupportedVersion, Truncated,
+    Corrupt or LimitExceeded, and nothing else for any bytes.
     """
-    header, n_chunks, position = _unpack_header(data)
+    header, n_chunks, position = _unpack_header(data, max_pixels)
     return header, {chunk.kind: chunk.payload for chunk in _unpack_chunks(data, n_chunks, position)}
 
 
@@ -95,7 +98,7 @@ def peek(data: bytes) -> tuple[Header, dict[str, bytes]]:
 
     Raises what `unpack` does where the header is at fault.
     """
-    header, n_chunks, position = _unpack_header(data)
+    header, n_chunks, position = _unpack_header(data, None)
     payloads: dict[str, bytes] = {}
     try:
         for chunk in _unpack_chunks(data, n_chunks, position):
@@ -118,7 +121,7 @@ def _unpack_chunks(data: bytes, n_chunks: int, position: int) -> Iterator[Chunk]
         raise Corrupt(f"{len(data) - position} bytes follow the last chunk; the file must end there")
 
 
-def _unpack_header(data: bytes) -> tuple[Header, int, int]:
+def _unpack_header(data: bytes, max_pixels: int | None) -> tuple[Header, int, int]:
     """The header, the number of chunks, and the position of the first one."""
     if data[:4] != MAGIC:
         raise NotCwic(f"the file begins with {data[:4]!r}; a .cwic file begins with {MAGIC!r}")
@@ -139,7 +142,7 @@ def _unpack_header(data: bytes) -> tuple[Header, int, int]:
         raise Corrupt(f"the picture has {width} x {height} pixels; at least 1 x 1 is allowed")
     if n_chunks == 0:
         raise Corrupt("the number of chunks is 0; at least 1 is allowed")
-    _check_size(width, height)
+    _check_size(width, height, MAX_PIXELS if max_pixels is None else max_pixels)
     return (
         Header(width, height, colours, model_id, model_hash, symbols_crc, version),
         n_chunks,
@@ -167,11 +170,11 @@ def _pack_chunk(chunk: Chunk) -> bytes:
     return _with_crc(_CHUNK.pack(chunk.kind.encode("ascii"), len(chunk.payload)) + chunk.payload)
 
 
-def _check_size(width: int, height: int) -> None:
-    if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width > MAX_SIDE or height > MAX_SIDE or width * height > max_pixels:
         raise LimitExceeded(
             f"the picture has {width} x {height} pixels; "
-            f"at most {MAX_SIDE} on a side and {MAX_PIXELS} in all are allowed"
+            f"at most {MAX_SIDE} on a side and {max_pixels} in all are allowed"
         )
 
 

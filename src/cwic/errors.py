@@ -10,6 +10,7 @@ CodecError
 ├── ModelError                             something is wrong with a bundle
 │   ├── ModelNotFound                      no bundle with this id is installed
 │   └── ModelMismatch                      a bundle with this id, but not the one that is meant
+├── RegionOutside (also a ValueError)      a region to decode that is not within the picture
 ├── UnsupportedImage (also a ValueError)   a picture that cannot be encoded, read or written
 └── TargetUnreachable (also a ValueError)  a size or quality that this picture cannot be given
 
@@ -28,6 +29,7 @@ __all__ = [
     "ModelMismatch",
     "ModelNotFound",
     "NotCwic",
+    "RegionOutside",
     "TargetUnreachable",
     "Truncated",
     "UnsupportedImage",
@@ -73,6 +75,10 @@ class ModelNotFound(ModelError):
 
 class ModelMismatch(ModelError):
     """A bundle has the right id but other content: not the one that wrote the file, or altered later."""
+
+
+class RegionOutside(CodecError, ValueError):
+    """The region asked for is empty, or not within the picture."""
 
 
 class UnsupportedImage(CodecError, ValueError):

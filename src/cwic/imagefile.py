@@ -60,15 +60,16 @@ class Picture:
     left_out: list[str]
 
 
-def read_picture(data: bytes, name: str) -> Picture:
+def read_picture(data: bytes, name: str, *, max_pixels: int | None = None) -> Picture:
     """The picture in the bytes of an image file of any kind that Pillow opens; of several pictures the first.
 
-    HEIC and JPEG XL need pillow-heif and pillow-jxl-plugin. name: of the file, for messages. Raises UnsupportedImage
-    if the bytes are no image, are broken, or of a mode that is not supported (the message names what was found).
+    HEIC and JPEG XL need pillow-heif and pillow-jxl-plugin. name: of the file, for messages. max_pixels: default 2^28.
+    Raises UnsupportedImage if the bytes are no image, are broken, too large, or of a mode that is not supported (the
+    message names what was found).
     """
     try:
         with _opened(data) as picture:
-            check_size(*picture.size)
+            check_size(*picture.size, max_pixels)
             frames = _frames(picture)
             pixels, losses = to_pixels(picture, data)
             turn, metadata, left_out = _metadata(picture)
@@ -161,7 +162,7 @@ def is_device(path: Path) -> bool:
 def _opened(data: bytes) -> Image.Image:
     """The picture, its pixels not yet read; with plug-ins, where Pillow alone does not know the kind of file."""
     try:
-        return Image.open(io.BytesIO(data))
+        return _open(data)
     except UnidentifiedImageError:
         for module, register in PLUGINS.items():
             try:
@@ -171,11 +172,20 @@ def _opened(data: bytes) -> Image.Image:
             if register:
                 getattr(plugin, register)()
     try:
-        return Image.open(io.BytesIO(data))
+        return _open(data)
     except UnidentifiedImageError as error:
         raise UnsupportedImage(
             "not an image that Pillow knows (HEIC needs pillow-heif, JPEG XL needs pillow-jxl-plugin)"
         ) from error
+
+
+def _open(data: bytes) -> Image.Image:
+    """`Image.open` without Pillow's own limit on the size, which warns of half of what ours allows, and refuses it."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        return Image.open(io.BytesIO(data))
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _frames(picture: Image.Image) -> list[str]:

@@ -11,10 +11,10 @@ from cwic.errors import UnsupportedImage
 HALF_RANGE = np.float32(127.5)  # planes are (pixels - 127.5) / 127.5, in [-1, 1]
 
 
-def check_image(image: NDArray[np.uint8], *, alpha: bool = True) -> None:
+def check_image(image: NDArray[np.uint8], *, alpha: bool = True, max_pixels: int | None = None) -> None:
     """Raise UnsupportedImage unless `image` is uint8 [H,W,3] (RGB) or [H,W] (grey), not too large.
 
-    alpha: whether [H,W,4] (RGBA) and [H,W,2] (grey and alpha) are allowed too.
+    alpha: whether [H,W,4] (RGBA) and [H,W,2] (grey and alpha) are allowed too. max_pixels: default MAX_PIXELS.
     """
     allowed = "allowed is a numpy array of uint8, [H,W,3] (RGB) or [H,W] (grey)"
     if alpha:
@@ -25,15 +25,15 @@ def check_image(image: NDArray[np.uint8], *, alpha: bool = True) -> None:
         raise UnsupportedImage(f"the image has dtype {image.dtype}; {allowed}")
     if not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in ((2, 3, 4) if alpha else (3,)))):
         raise UnsupportedImage(f"the image has shape {list(image.shape)}; {allowed}")
-    check_size(image.shape[1], image.shape[0])
+    check_size(image.shape[1], image.shape[0], max_pixels)
 
 
-def check_size(width: int, height: int) -> None:
-    """Raise UnsupportedImage unless a picture of width x height pixels can be coded."""
-    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE and height * width <= MAX_PIXELS):
+def check_size(width: int, height: int, max_pixels: int | None = None) -> None:
+    """Raise UnsupportedImage unless a picture of width x height pixels can be coded. max_pixels: default MAX_PIXELS."""
+    most = MAX_PIXELS if max_pixels is None else max_pixels
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE and height * width <= most):
         raise UnsupportedImage(
-            f"the image has {width} x {height} pixels; "
-            f"allowed are 1 to {MAX_SIDE} on a side and at most {MAX_PIXELS} in all"
+            f"the image has {width} x {height} pixels; allowed are 1 to {MAX_SIDE} on a side and at most {most} in all"
         )
 
 

@@ -21,6 +21,7 @@ from cwic import importance as maps
 from cwic import networks as runtime
 from cwic.entropy import latents as latent_coding
 from cwic.entropy import tables as runtime_tables
+from cwic.flagship_encoder import Picture
 from cwic_lab import prior, refine
 from cwic_lab.graphs import check_parity, write_graph
 from cwic_lab.images import ImageRef, Reader
@@ -111,10 +112,10 @@ def fit_tables(network: Flagship, path: Path, refs: Sequence[ImageRef], steps: i
     files: list[refine.Coded] = []
     levels, reader, random = [], Reader(), np.random.default_rng(seed)
     for ref in tqdm(refs, desc="tables", disable=None):
-        picture = flagship.Picture(pixels.to_planes(reader.pixels(ref), flagship.SIDE_STRIDE), loaded)
+        picture = Picture(reader.pixels(ref), loaded)
         levels.append(picture.auto_importance())
         for quality in random.integers(0, symbols.QUALITY_MAX + 1, TABLE_QUALITIES).tolist():
-            found, _ = picture.code(quality, maps.uniform(picture.shape))
+            found = flagship.decode_symbols(picture.code(quality, maps.uniform(picture.shape)), loaded)
             files.append(refine.Coded.of(found.residual, flagship.index_levels(found, loaded)))
             near = found.side.clip(-SIDE_REACH, SIDE_REACH).reshape(SIDE, -1) + SIDE_REACH
             np.add.at(side_counts[latent_coding.side_set(quality, tables)], (np.arange(SIDE)[:, None], near), 1)
@@ -160,8 +161,8 @@ def prove(network: Flagship, shipped: Flagship, path: Path, images: Sequence[NDA
     for number, image in enumerate(images):
         quality = CHECK_QUALITIES[number % len(CHECK_QUALITIES)]
         planes = pixels.to_planes(image, flagship.SIDE_STRIDE)
-        picture = flagship.Picture(planes, loaded)
-        found, _ = picture.code(quality, maps.uniform(picture.shape))
+        picture = Picture(image, loaded)
+        found = flagship.decode_symbols(picture.code(quality, maps.uniform(picture.shape)), loaded)
         returned = cwic.decode(
             cwic.encode(image, model=path.name, models_dir=path.parent, quality=quality / 100, importance="uniform"),
             models_dir=path.parent,
@@ -176,7 +177,7 @@ def prove(network: Flagship, shipped: Flagship, path: Path, images: Sequence[NDA
         rows.append({
             "index_difference": float(np.abs(sums - nets.index_sums(found.side.astype(np.float32))).max()),
             "latents_difference": float(np.abs((made - nets.latents(planes).latents) * gain).max()),
-            "planes_difference": float(np.abs(expected - flagship.synthesise(found, loaded)).max()),
+            "planes_difference": float(np.abs(expected - flagship.planes_of(found, found.area, loaded)).max()),
             "codec_psnr_difference_db": abs(
                 metrics.psnr(image, pixels.from_planes(expected, *image.shape)) - metrics.psnr(image, returned)
             ),
@@ -190,7 +191,7 @@ def _decoded(network: Flagship, found: flagship.Symbols) -> NDArray[np.float32]:
     """Planes [3,H',W'] that torch decodes from symbols."""
     local = torch.from_numpy(symbols.local_quality(found.quality, found.importance))[None]
     residual, side = (torch.from_numpy(v.astype(np.float32))[None] for v in (found.residual, found.side))
-    never = torch.full_like(residual, flagship.NEVER)
+    never = torch.full_like(residual, runtime.NEVER)
     latents, _ = code_means(network, torch.zeros_like(residual), residual, side, local, never)
     planes: NDArray[np.float32] = network.synthesis(latents, local)[0].numpy()
     return planes

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cwic.entropy.tables import PROBABILITY_ONE
 from cwic.errors import Corrupt
 
+Integers = NDArray[np.signedinteger[Any]]
 SPILL_BITS = 16
 # A symbol costs at least 1 - p nats, p being the part of its table's likeliest. In 65536ths of a nat that is no less
 # than 65535 - frequency, and this is what a word of 32 bits holds, rounded up.
@@ -91,7 +92,7 @@ class SymbolEncoder:
         self._constriction: Any = constriction
         self._coder: Any = constriction.stream.queue.RangeEncoder()
 
-    def encode(self, symbols: NDArray[np.int32], frequency: NDArray[np.uint16]) -> None:
+    def encode(self, symbols: Integers, frequency: NDArray[np.uint16]) -> None:
         """Append symbols [N], at most reach + 2^SPILL_BITS - 1 in size."""
         reach = len(frequency) // 2
         near = symbols.clip(-reach, reach)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cwic.entropy.code import Bits, context_indices, map_planes
-from cwic.entropy.coder import SPILL_BITS
+from cwic.entropy.coder import SPILL_BITS, Integers
 from cwic.entropy.context import ContextNetwork, positions_in_order
 from cwic.entropy.latents import residual_frequency, runs, side_set
 from cwic.entropy.tables import PROBABILITY_ONE, Tables
@@ -42,7 +42,7 @@ def cost_of_static(symbols: Bits, tables: Tables) -> Costs:
 
 
 def cost_of_latents(
-    side: NDArray[np.int32], residual: NDArray[np.int32], levels: NDArray[np.int32], quality: int, tables: Tables
+    side: NDArray[np.int32], residual: Integers, levels: NDArray[np.int32], quality: int, tables: Tables
 ) -> Costs:
     """Bits spent on the flagship's symbols at each position of y, float64 [h,w]; z's are shared by its positions.
 
@@ -59,7 +59,7 @@ def cost_of_latents(
     return total
 
 
-def _cost_of_run(symbols: NDArray[np.int32], frequency: NDArray[np.uint16]) -> Costs:
+def _cost_of_run(symbols: Integers, frequency: NDArray[np.uint16]) -> Costs:
     """Bits of symbols that share a table, float64 like them."""
     reach = len(frequency) // 2
     near = symbols.clip(-reach, reach)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from cwic.entropy.coder import SymbolDecoder, SymbolEncoder
+from cwic.entropy.coder import Integers, SymbolDecoder, SymbolEncoder
 from cwic.entropy.refinement import Refinement
 from cwic.entropy.tables import Tables, check_latent_tables, check_refinement_tables
 from cwic.errors import Corrupt
@@ -23,8 +23,8 @@ SIDE_LARGEST = 127  # of z, in size: what the bounds of the index network's sums
 IndexNetwork = Callable[[Symbols], NDArray[np.int32]]  # z [S,h/4,w/4] -> 4096ths of an index [C,h,w]
 
 
-def encode_latents(side: Symbols, residual: Symbols, levels: Symbols, quality: int, tables: Tables) -> bytes:
-    """Payload of z int32 [S,h/4,w/4] and residuals int32 [C,h,w], of which z says these levels (`index_levels`).
+def encode_latents(side: Symbols, residual: Integers, levels: Symbols, quality: int, tables: Tables) -> bytes:
+    """Payload of z int32 [S,h/4,w/4] and residuals [C,h,w], of which z says these levels (`index_levels`).
 
     quality: 0..QUALITY_MAX. Residuals whose index from z is 0 must be 0: they are not coded. Raises ModelError.
     """
@@ -59,10 +59,10 @@ def decode_latents(
     return side, residual
 
 
-def runs(residual: Symbols, levels: Symbols, tables: Tables) -> Iterator[tuple[int, NDArray[np.int64]]]:
+def runs(residual: Integers, levels: Symbols, tables: Tables) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """(table, flat places) of each run of residuals that share a table, in the order of the file.
 
-    residual: int32 [C,h,w]; a decoder fills in each run's before it asks for the next. levels: as of `index_levels`.
+    residual: [C,h,w]; a decoder fills in each run's before it asks for the next. levels: as of `index_levels`.
     """
     refinement = Refinement(levels, tables)
     for step in range(refinement.steps):
@@ -73,7 +73,7 @@ def runs(residual: Symbols, levels: Symbols, tables: Tables) -> Iterator[tuple[i
             refinement.tell(places, residual.reshape(-1)[places])
 
 
-def table_index(residual: Symbols, levels: Symbols, tables: Tables) -> NDArray[np.uint8]:
+def table_index(residual: Integers, levels: Symbols, tables: Tables) -> NDArray[np.uint8]:
     """The table that each residual is coded with, uint8 [C,h,w]; 0 where none is."""
     index = np.zeros(residual.size, np.uint8)
     for number, places in runs(residual, levels, tables):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cwic.entropy.coder import Integers
 from cwic.entropy.tables import ACTIVATION_MAX, REFINED_STEPS, Tables
 
 STEPS = REFINED_STEPS + 1
@@ -73,7 +74,7 @@ class Refinement:
         found = self._levels[places] + self._shift(number - 1)[places].astype(np.int32)
         return places, (found >> INDEX_SHIFT).clip(1, self._last).astype(np.uint8)
 
-    def tell(self, places: NDArray[np.int64], residual: NDArray[np.int32]) -> None:
+    def tell(self, places: NDArray[np.int64], residual: Integers) -> None:
         """The residuals [N] at these places of a step, for the steps that follow."""
         table = self._tables["refine_surprise"]
         size = np.minimum(np.abs(residual), table.shape[1] - 1)

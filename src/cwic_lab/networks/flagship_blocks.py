@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cwic.flagship import BITS_PER_STEP, DEAD_ZONE
+from cwic.flagship_encoder import BITS_PER_STEP, DEAD_ZONE
 from cwic_lab.rate import PER_DEVIATION
 
 

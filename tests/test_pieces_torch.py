@@ -1,4 +1,4 @@
-"""The runtime computes large pictures in tiles: the real networks must not look further than its margin."""
+"""The runtime computes large pictures in pieces: the real networks must not look further than its margin."""
 
 from __future__ import annotations
 

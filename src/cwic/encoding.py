@@ -1,0 +1,139 @@
+"""Pixels to a file of the flagship: the quality that meets a target, the map, and the lossless way out.
+
+Where the pixels themselves take no more bytes than the symbols (`lossless`), the file holds them instead.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cwic import alpha, container, flagship, importance, lossless, metrics, preview, search, tiles
+from cwic.areas import Area, Progress
+from cwic.bundle import Bundle
+from cwic.container import ALPH, PIXL, PREVIEW, Chunk, Header
+from cwic.errors import TargetUnreachable
+from cwic.flagship_encoder import Picture
+from cwic.metadata import Metadata, to_chunks
+from cwic.search import Target
+from cwic.symbols import QUALITY_MAX
+from cwic.tiles import Tiles
+
+Pixels = NDArray[np.uint8]
+
+DEFAULT_QUALITY = 50.0
+# How far from a target a search may end: of the bytes at most this share below them, and never above; of the
+# similarities at most this much above.
+SIZE_SLACK, PSNR_SLACK, MS_SSIM_SLACK = 0.005, 0.02, 0.0003
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What is to be coded.
+
+    colours, for a network, and exact, for a lossless stream: uint8 [H,W,3] or [H,W]; they differ where nobody sees
+    them. beside: the chunks that do not depend on the model.
+    """
+
+    colours: Pixels
+    exact: Pixels
+    beside: list[Chunk]
+
+    def file(self, loaded: Bundle, crc: int, chunks: list[Chunk]) -> bytes:
+        """crc: of the symbols, or of the colours in a lossless file."""
+        height, width = self.colours.shape[:2]
+        model_hash = loaded.hash[: container.MODEL_HASH_BYTES]
+        header = Header(width, height, 1 if self.colours.ndim == 2 else 3, loaded.id, model_hash, crc)
+        return container.pack(header, chunks + self.beside)
+
+
+def source(image: Pixels, metadata: Metadata) -> Source:
+    """The parts of pixels, with or without alpha, and what is carried beside them."""
+    colours, plane = alpha.split(image)
+    if plane is None:
+        return Source(colours, colours, to_chunks(metadata))
+    beside = [Chunk(ALPH, alpha.encode(plane)), *to_chunks(metadata)]
+    return Source(alpha.smoothed(colours, plane), alpha.blackened(colours, plane), beside)
+
+
+def encode_flagship(
+    source: Source, loaded: Bundle, target: Target, drawn: str | Pixels | None, progress: Progress
+) -> bytes:
+    """A file at the quality that meets the target, or the lossless one if that is no larger.
+
+    The analysis is run once. Raises TargetUnreachable, ModelError.
+    """
+    height, width = source.colours.shape[:2]
+    picture = Picture(source.colours, loaded, progress)
+    levels = _levels(picture, source.colours, loaded, drawn)
+
+    @cache  # a search may come back to a quality
+    def coded(quality: int) -> tuple[bytes, Tiles]:
+        found = picture.code(quality, levels, progress)
+        return source.file(loaded, found.crc(), tiles.to_chunks(found) + _preview(source.colours, found)), found
+
+    def decoded(quality: int) -> Pixels:
+        found = flagship.decode_symbols(coded(quality)[1], loaded)
+        colours = 1 if source.colours.ndim == 2 else 3
+        return flagship.synthesise(found, Area(0, 0, height, width), loaded, colours)
+
+    try:
+        lossy = coded(_quality(source.colours, target, lambda q: len(coded(q)[0]), decoded))[0]
+    except TargetUnreachable:
+        largest, limit = len(coded(QUALITY_MAX)[0]), target.most_bytes(height * width)
+        exact = _lossless(source, loaded, largest if limit is None else min(largest, limit))
+        if exact is None:
+            raise
+        return exact
+    return _lossless(source, loaded, len(lossy)) or lossy
+
+
+def _preview(image: Pixels, coded: Tiles) -> list[Chunk]:
+    """For a picture in tiles, which takes long to decode; the lower its quality, the fewer bytes it is worth."""
+    if len(coded.tiles) == 1:
+        return []
+    return [Chunk(PREVIEW, preview.encode(preview.reduced(image), 50 * coded.quality // QUALITY_MAX))]
+
+
+def _lossless(source: Source, loaded: Bundle, most_bytes: float) -> bytes | None:
+    """The file that holds the pixels themselves, if it has at most so many bytes."""
+    stream = lossless.encode(source.exact, most_bytes)
+    if stream is None:
+        return None
+    data = source.file(loaded, zlib.crc32(source.exact.tobytes()), [Chunk(PIXL, stream)])
+    return data if len(data) <= most_bytes else None
+
+
+def _quality(image: Pixels, target: Target, size: Callable[[int], int], decoded: Callable[[int], Pixels]) -> int:
+    """The quality 0..QUALITY_MAX that meets a target, given a file's size and its colours at any quality."""
+    if target.psnr is not None:
+        return search.quality_for(
+            lambda quality: metrics.psnr(image, decoded(quality)), target.psnr, "dB", slack=PSNR_SLACK, over=True
+        )
+    if target.ms_ssim is not None:
+        return search.quality_for(
+            lambda quality: metrics.ms_ssim(image, decoded(quality)), target.ms_ssim, "MS-SSIM",
+            slack=MS_SSIM_SLACK, over=True,
+        )  # fmt: skip
+    limit = target.most_bytes(image.shape[0] * image.shape[1])
+    if limit is not None:
+        return search.quality_for(size, limit, "bytes", slack=SIZE_SLACK * limit, over=False)
+    return round((DEFAULT_QUALITY if target.quality is None else target.quality) * QUALITY_MAX / 100)
+
+
+def _levels(picture: Picture, image: Pixels, loaded: Bundle, drawn: str | Pixels | None) -> NDArray[np.uint8]:
+    """The importance map's levels, drawn by whoever was asked."""
+    if drawn is None:
+        drawn = importance.UNIFORM
+    if not isinstance(drawn, str):
+        return importance.from_picture(drawn, image.shape[0], image.shape[1], loaded.stride, picture.shape)
+    if drawn == importance.AUTO:
+        return picture.auto_importance()
+    if drawn == importance.UNIFORM:
+        return importance.uniform(picture.shape)
+    raise TargetUnreachable(f"importance is {drawn!r}; allowed are 'auto', 'uniform' or a grey picture")
