@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import cwic
-from cwic import cli
+from cwic import cli, progressbar
 
 BUNDLES = Path(__file__).parent / "data" / "bundles"
 MODEL = ["--model", "tiny-li2018", "--models", str(BUNDLES)]
@@ -217,6 +217,50 @@ def test_usage_errors_are_exit_code_2(arguments, capsys):
         cli.main(arguments)
     assert stopped.value.code == 2
     assert "usage: cwic" in capsys.readouterr().err
+
+
+def test_a_region_and_a_preview(coded, tmp_path, capsys):
+    whole, part, small = (tmp_path / name for name in ("whole.png", "part.png", "small.png"))
+    models = ["--models", str(BUNDLES)]
+    assert cli.main(["decode", str(coded), "-o", str(whole), *models]) == 0
+    assert cli.main(["decode", str(coded), "-o", str(part), "--region", "20,3,30,10", *models]) == 0
+    assert cli.main(["decode", str(coded), "-o", str(small), "--preview", *models]) == 0
+    np.testing.assert_array_equal(np.asarray(Image.open(part)), np.asarray(Image.open(whole))[3:13, 20:50])
+    assert Image.open(small).size == (50, 33)  # it is small already
+    assert cli.main(["decode", str(coded), "-o", str(tmp_path / "no.png"), "--region", "20,3,31,10", *models]) == 1
+    assert "RegionOutside: the region has 31 x 10 pixels from (20, 3); the picture has 50 x 33" in one_line(capsys)
+    assert not (tmp_path / "no.png").exists()
+    for wrong in ("1,2,3", "a,b,c,d", ""):
+        with pytest.raises(SystemExit, match="2"):
+            cli.main(["decode", str(coded), "--region", wrong])
+
+
+def test_larger_pictures_are_refused_unless_they_are_allowed(photo, coded, capsys):
+    few, many = ["--max-pixels", "1649", "--force"], ["--max-pixels", "1650", "--force"]
+    capsys.readouterr()
+    assert cli.main(["encode", str(photo), *MODEL, *few]) == 1
+    assert "UnsupportedImage" in one_line(capsys)
+    assert cli.main(["decode", str(coded), "--models", str(BUNDLES), *few]) == 1
+    assert "LimitExceeded: the picture has 50 x 33 pixels; at most 65535 on a side and 1649 in all" in one_line(capsys)
+    assert cli.main(["encode", str(photo), *MODEL, *many]) == 0
+    assert cli.main(["decode", str(coded), "--models", str(BUNDLES), *many]) == 0
+
+
+def test_the_progress_bar_is_for_terminals_and_for_what_takes_long(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    clock = iter(range(100))  # a second between any two looks
+    monkeypatch.setattr(progressbar.time, "monotonic", lambda: next(clock))
+    for stream, shown in ((Terminal(), True), (io.StringIO(), False), (None, False)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with progressbar.ProgressBar() as progress:
+            progress("pixels", 1, 4)
+            progress("pixels", 2, 4)
+        if stream is not None:
+            assert ("pixels [###############...............]  50 %" in stream.getvalue()) == shown
+            assert stream.getvalue().endswith(" \r") == shown and "\n" not in stream.getvalue()
 
 
 @pytest.mark.parametrize(
