@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 import cwic
-from cwic import codec, container, flagship, flagship_encoder, imagefile
+from cwic import codec, container, flagship, imagefile
 from cwic.container import Chunk
 from cwic.metadata import Metadata
 
@@ -125,8 +125,8 @@ def good_files() -> dict[str, bytes]:
 def tiled_files() -> dict[str, bytes]:
     """In 2 x 2 tiles, as only large pictures are."""
     image = picture((200, 250, 3))
-    few, flagship_encoder.MOST_UNCUT = flagship_encoder.MOST_UNCUT, 0
-    side, flagship_encoder.PIECE = flagship_encoder.PIECE, 2
+    large, flagship.LARGE = flagship.LARGE, 0
+    side, flagship.PIECE = flagship.PIECE, 2
     try:
         return {
             "cwic-tiles-rgb-250x200": cwic.encode(image, model="tiny-cwic", models_dir=BUNDLES),
@@ -135,7 +135,7 @@ def tiled_files() -> dict[str, bytes]:
             ),
         }
     finally:
-        flagship_encoder.MOST_UNCUT, flagship_encoder.PIECE = few, side
+        flagship.LARGE, flagship.PIECE = large, side
 
 
 def with_crc(data: bytes) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 from test_flagship import BUNDLES, decode, encode, picture
 
 import cwic
-from cwic import areas, bundle, codec, container, errors, flagship, flagship_encoder, networks, preview, tiles
+from cwic import areas, bundle, codec, container, errors, flagship, networks, preview, tiles
 from cwic.areas import Area
 from cwic.container import Chunk
 
@@ -21,10 +21,9 @@ GRID = (3, 4)
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces of 2 positions, and pictures of any size in tiles of that."""
-    for room in (flagship, flagship_encoder):
-        monkeypatch.setattr(room, "PIECE", 2)
-        monkeypatch.setattr(room, "MARGIN", 1)  # which is more than the tiny networks look
-    monkeypatch.setattr(flagship_encoder, "MOST_UNCUT", 0)
+    monkeypatch.setattr(flagship, "PIECE", 2)
+    monkeypatch.setattr(flagship, "MARGIN", 1)  # which is more than the tiny networks look
+    monkeypatch.setattr(flagship, "LARGE", 0)
 
 
 @pytest.fixture
@@ -63,8 +62,7 @@ def test_every_shape_comes_back(shape: tuple[int, ...]) -> None:
 def test_no_seam_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pieces of the same symbols against all at once: float rounding, and nothing else."""
     monkeypatch.setattr(flagship, "PIECE", 2)
-    monkeypatch.setattr(flagship_encoder, "PIECE", 2)
-    monkeypatch.setattr(flagship_encoder, "MOST_UNCUT", 0)
+    monkeypatch.setattr(flagship, "LARGE", 0)
     data = cwic.encode(IMAGE, model="cwic-psnr", quality=40)
     in_pieces = cwic.decode(data).astype(int)
     monkeypatch.setattr(flagship, "PIECE", 1000)
@@ -78,7 +76,7 @@ def test_no_seam_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_pieces")
 def test_tiles_cost_little_quality(monkeypatch: pytest.MonkeyPatch) -> None:
     in_tiles = decode(encode(IMAGE)).astype(int)
-    monkeypatch.setattr(flagship_encoder, "MOST_UNCUT", 2**22)
+    monkeypatch.setattr(flagship, "LARGE", 2**22)
     whole = decode(encode(IMAGE))
     assert abs(np.mean((in_tiles - IMAGE) ** 2.0) / np.mean((whole - IMAGE.astype(int)) ** 2.0) - 1) < 0.02
 
@@ -230,7 +228,7 @@ def test_progress_is_told() -> None:
     told: list[tuple[str, int, int]] = []
     data = encode(IMAGE, progress=lambda *what: told.append(what))
     cwic.decode(data, models_dir=BUNDLES, progress=lambda *what: told.append(what))
-    assert [what for what, done, total in told if done == total] == ["analysis", "coding", "pixels"]
+    assert [what for what, done, total in told if done == total] == ["analysis", "coding", "latents", "pixels"]
 
 
 @pytest.mark.parametrize("model", ["cwic-psnr", "cwic-ssim"])

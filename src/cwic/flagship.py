@@ -28,7 +28,9 @@ SIDE_STRIDE = 64  # pixels on a side of a position of z; planes are padded to a 
 # In positions of z: 1024 pixels. The networks look at 128 pixels at most (the encoder), and so half again is computed.
 # Pieces of 1536 pixels would take an eighth less time, and twice the memory.
 PIECE, MARGIN = 16, 2
+LARGE = 2**22  # pixels: more are coded in tiles, and take no more memory than they have to
 RESIDUAL_LARGEST = 2**15 - 1
+MOST_FOR_KEPT = 4  # items, such as pieces: it takes longer to compute more than to load networks anew
 
 Pixels = NDArray[np.uint8]
 
@@ -121,40 +123,56 @@ def _decode_tile(tile: Tile, quality: int, bundle: Bundle, nets: Networks) -> Sy
     return found
 
 
-def planes_of(found: Symbols, piece: Area, bundle: Bundle, nets: Networks | None = None) -> NDArray[np.float32]:
-    """The planes of a piece of a picture, float32 [3,64 height,64 width], unclipped. Raises ModelError.
-
-    found: the symbols around it too, as far as there are any.
-    """
-    nets = nets or networks_for(bundle, [piece])
-    window, outer = piece.widened(MARGIN).common(found.area), piece.widened(2 * MARGIN).common(found.area)
-    seen = found.part(outer)
-    local = symbols.local_quality(found.quality, seen.importance)
-    latents = nets.decoded(seen.residual.astype(np.float32), seen.side.astype(np.float32), local)
-    place = window.within(outer)
-    planes = nets.planes(place.of(latents, SIDE_SCALE), place.of(local, SIDE_SCALE))
-    return piece.within(window).of(planes, SIDE_STRIDE)
-
-
 def synthesise(found: Symbols, region: Area, bundle: Bundle, colours: int, progress: Progress = silent) -> Pixels:
     """The pixels of a region, uint8 [height,width,3], or [height,width] for one colour. Raises ModelError.
 
     region: in pixels. found: the symbols that `decode_symbols` gives for it.
     """
+    wanted = covering(region)
+    seen = wanted.widened(MARGIN).common(found.area)
+    parts = pieces(wanted, PIECE, MARGIN)
+    nets = networks_for(bundle, parts)
+    local = symbols.local_quality(found.quality, seen.within(found.area).of(found.importance, SIDE_SCALE))
+    latents = _latents(found, seen, nets, progress)
+    del found  # of a large picture's memory a good part
+    if len(parts) > 1:
+        nets.forget("means.onnx")
     size = region.height, region.width
     image = np.empty((*size, 3) if colours == 3 else size, np.uint8)
-    parts = pieces(covering(region), PIECE, MARGIN)
-    nets = networks_for(bundle, parts)
 
     def fill(piece: Area) -> None:
-        whole = piece.scaled(SIDE_STRIDE)
-        seen = whole.common(region)
-        planes = seen.within(whole).of(planes_of(found, piece, bundle, nets))
-        place = seen.within(region)
-        image[place.rows(), place.columns()] = pixels.from_planes(planes, seen.height, seen.width, colours)
+        window, whole = piece.widened(MARGIN).common(seen), piece.scaled(SIDE_STRIDE)
+        place = window.within(seen)
+        given = place.of(latents, SIDE_SCALE).astype(np.float32), place.of(local, SIDE_SCALE)
+        planes = piece.within(window).of(nets.planes(*given), SIDE_STRIDE)
+        inside = whole.common(region)
+        kept, to = inside.within(whole).of(planes), inside.within(region)
+        image[to.rows(), to.columns()] = pixels.from_planes(kept, inside.height, inside.width, colours)
 
     list(each(fill, parts, "pixels", progress))
     return image
+
+
+def _latents(found: Symbols, area: Area, nets: Networks, progress: Progress) -> NDArray[np.floating]:
+    """y_hat of an area within that of the symbols, [C,h,w]."""
+    parts = pieces(area, PIECE, MARGIN)
+    shape = len(found.residual), area.height * SIDE_SCALE, area.width * SIDE_SCALE
+    latents = np.empty(shape, latents_type(area))
+
+    def fill(piece: Area) -> None:
+        window = piece.widened(MARGIN).common(found.area)
+        seen = found.part(window)
+        local = symbols.local_quality(found.quality, seen.importance)
+        made = nets.decoded(seen.residual.astype(np.float32), seen.side.astype(np.float32), local)
+        piece.within(area).of(latents, SIDE_SCALE)[...] = piece.within(window).of(made, SIDE_SCALE)
+
+    list(each(fill, parts, "latents", progress))
+    return latents
+
+
+def latents_type(area: Area) -> type[np.floating]:
+    """What y and y_hat of an area are kept in: of a large one in 11 bits, which are enough, and half the memory."""
+    return np.float16 if area.height * area.width * SIDE_STRIDE**2 > LARGE else np.float32
 
 
 def index_levels(found: Symbols, bundle: Bundle) -> NDArray[np.int32]:
@@ -179,7 +197,12 @@ def bits_per_block(found: Symbols, bundle: Bundle) -> NDArray[np.float64]:
 
 
 def networks_for(bundle: Bundle, items: Sequence[object]) -> Networks:
-    """The bundle's networks: with all cores for one item at a time, or with one for each of several."""
+    """The bundle's networks: with all cores for one item at a time, or with one for each of several.
+
+    Those for many are not kept: what they took for two pieces at once is more than a picture of usual size ever needs.
+    """
+    if len(items) > MOST_FOR_KEPT:
+        return Networks(bundle, 1)
     return networks_of(bundle, None if len(items) == 1 else 1)
 
 

@@ -12,18 +12,17 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from cwic import pixels, symbols
+from cwic import flagship, pixels, symbols
 from cwic.areas import Area, Progress, cut, each, pieces, silent
 from cwic.bundle import Bundle
 from cwic.entropy import code as entropy
 from cwic.entropy import latents as latent_coding
 from cwic.entropy.refinement import index_of_side
 from cwic.entropy.tables import PROBABILITY_ONE
-from cwic.flagship import MARGIN, PIECE, RESIDUAL_LARGEST, SIDE_STRIDE, Symbols, covering, index_sums, networks_for
+from cwic.flagship import RESIDUAL_LARGEST, SIDE_STRIDE, Symbols, covering, index_sums, latents_type, networks_for
 from cwic.networks import NEVER, SIDE_SCALE
 from cwic.tiles import Tile, Tiles
 
-MOST_UNCUT = 2**22  # pixels: larger pictures are coded in tiles of a piece each
 # Rounding up costs bits and saves error. At the quality's own trade-off an error of one step squared is worth
 # 6 / ln 2 bits (d^2 / 12 against half a bit for each halving), and going from 0 to 1 costs `bits`: worth it for
 # values above 1/2 + bits / (2 * 8.66). This is the share of that which is used: against 1/2, files of equal PSNR are
@@ -42,17 +41,16 @@ class Picture:
         height, width = image.shape[:2]
         self.area = covering(Area(0, 0, height, width))
         self._bundle = bundle
-        self._pieces = pieces(self.area, PIECE, MARGIN)
-        is_large = height * width > MOST_UNCUT
-        self._grid = [-(-n // PIECE) if is_large else 1 for n in (self.area.height, self.area.width)]
+        self._pieces = pieces(self.area, flagship.PIECE, flagship.MARGIN)
+        is_cut = height * width > flagship.LARGE  # into tiles of a piece each
+        self._grid = [-(-n // flagship.PIECE) if is_cut else 1 for n in (self.area.height, self.area.width)]
         self._networks = networks_for(bundle, self._pieces)
-        # Of y, 11 bits of a large picture are enough: halved, it takes less memory than the pixels.
         shape = (self.area.height * SIDE_SCALE, self.area.width * SIDE_SCALE)
-        self._latents = np.empty((bundle.channels, *shape), np.float16 if is_large else np.float32)
+        self._latents = np.empty((bundle.channels, *shape), latents_type(self.area))
         self._importance = np.empty(shape, np.float32)
 
         def analyse(piece: Area) -> None:
-            window = piece.widened(MARGIN).common(self.area)
+            window = piece.widened(flagship.MARGIN).common(self.area)
             part = image[window.rows(SIDE_STRIDE), window.columns(SIDE_STRIDE)]
             latents, importance = self._networks.latents(pixels.to_planes(part, SIDE_STRIDE))
             assert importance is not None
@@ -103,14 +101,14 @@ class _Coding:
         residual = np.empty((self._bundle.channels, area.height * SIDE_SCALE, area.width * SIDE_SCALE), np.int16)
 
         def round_off(piece: Area) -> None:
-            window = piece.widened(MARGIN).common(self._bounds)
+            window = piece.widened(flagship.MARGIN).common(self._bounds)
             found = self._networks.rounded(
                 window.of(self._latents, SIDE_SCALE).astype(np.float32), window.of(self._side),
                 window.of(self._local, SIDE_SCALE), self._zones_of(window),
             ).clip(-RESIDUAL_LARGEST, RESIDUAL_LARGEST)  # fmt: skip
             piece.within(area).of(residual, SIDE_SCALE)[...] = piece.within(window).of(found, SIDE_SCALE)
 
-        list(each(round_off, pieces(area, PIECE, MARGIN)))
+        list(each(round_off, pieces(area, flagship.PIECE, flagship.MARGIN)))
         importance = area.of(self._importance, SIDE_SCALE)
         side, tables = area.of(self._side).astype(np.int32), self._bundle.tables
         found = Symbols(area, [area], self._quality, importance, side, residual)
@@ -121,7 +119,7 @@ class _Coding:
         )  # fmt: skip
 
     def _find_side(self, piece: Area) -> None:
-        window, largest = piece.widened(MARGIN).common(self._bounds), latent_coding.SIDE_LARGEST
+        window, largest = piece.widened(flagship.MARGIN).common(self._bounds), latent_coding.SIDE_LARGEST
         latents = window.of(self._latents, SIDE_SCALE).astype(np.float32)
         found = self._networks.side(latents, window.of(self._local, SIDE_SCALE))
         piece.of(self._side)[...] = np.rint(piece.within(window).of(found)).clip(-largest, largest)
