@@ -153,8 +153,8 @@ def check_parts(network: nn.Module, stages: Sequence[Stage]) -> None:
 
 
 def sample_planes(recipe: Recipe, refs: Sequence[ImageRef], crop: int, count: int) -> Tensor:
-    """The same training crops every time, to fit a start to: float32 [count,3,crop,crop] in [-1,1]."""
-    config = dataclasses.replace(recipe.data, crop=crop, batch=count)
+    """The same crops of photographs every time, to fit a start to: float32 [count,3,crop,crop] in [-1,1]."""
+    config = dataclasses.replace(recipe.data, crop=crop, batch=count, hostile=0.0)
     return to_planes(next(batches("workers", refs, config)))
 
 
