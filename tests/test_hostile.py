@@ -49,7 +49,7 @@ def test_patterns_for_training_have_all_periods_and_phases() -> None:
     drawn = [hostile_crops.pattern(np.random.default_rng(number), 32, 32)[:, :, 0] for number in range(200)]
     assert {tuple(np.unique(each)) for each in drawn} == {(0, 255)}
     across = {int(np.argmax(each[0] != each[0, 0])) for each in drawn}  # where the first change is; 0: nowhere
-    assert across < set(range(hostile_crops.LARGEST_PERIOD)) and len(across) > 12
+    assert across < set(range(hostile_crops.LARGEST_SIDE)) and len(across) > 12
     assert len({each.tobytes() for each in drawn}) > 80
 
 

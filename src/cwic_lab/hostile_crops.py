@@ -18,7 +18,7 @@ from cwic_lab.hostile import Pixels
 from cwic_lab.order import PICTURE, PLACES, DataConfig
 
 POOL = 256  # pictures; 50 MB for crops of 256 pixels
-LARGEST_PERIOD, LEAST_NOISE, MOST_NOISE = 16, 0.5, 8.0
+LARGEST_SIDE, LEAST_NOISE, MOST_NOISE = 16, 0.5, 8.0
 
 
 class HostileCrops:
@@ -60,8 +60,8 @@ def picture(generator: Generator, side: int) -> Pixels:
 
 
 def pattern(generator: Generator, height: int, width: int) -> Pixels:
-    """A checkerboard or stripes, black and white: small periods as often as large ones, at any phase."""
-    side = math.floor(math.exp(generator.uniform(0, math.log(LARGEST_PERIOD))))
+    """A checkerboard or stripes, black and white: of 1 to 15 pixels, small as often as large, at any phase."""
+    side = math.floor(math.exp(generator.uniform(0, math.log(LARGEST_SIDE))))
     down, across = generator.integers(0, 2 * side, 2)
     rows, columns = (np.arange(height)[:, None] + down) // side, (np.arange(width) + across) // side
     place = (rows + columns, rows + 0 * columns, 0 * rows + columns)[generator.integers(3)]
