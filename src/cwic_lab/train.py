@@ -234,10 +234,15 @@ def write_log(out: Path, row: dict[str, Any]) -> None:
         file.write(json.dumps(row) + "\n")
 
 
+def parser() -> argparse.ArgumentParser:
+    """Of `python -m cwic_lab.train`, which torchrun starts."""
+    found = argparse.ArgumentParser(description="train a recipe (the entry point for torchrun)")
+    found.add_argument("recipe", type=Path)
+    found.add_argument("--runs", type=Path, default=Path("runs"))
+    found.add_argument("--device", default="")
+    return found
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="train a recipe (the entry point for torchrun)")
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--device", default="")
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
     train(arguments.recipe, runs=arguments.runs, device=arguments.device)
