@@ -16,7 +16,8 @@ from PIL import Image
 
 from cwic_lab import data, images
 from cwic_lab.augment import reduced
-from cwic_lab.data import SCALES, DataConfig, DeviceCrops, Loader, find_images, split, validation_images
+from cwic_lab.data import DataConfig, DeviceCrops, Loader, find_images, split, validation_images
+from cwic_lab.device_crops import SCALES
 
 CROP = 16
 
@@ -351,6 +352,37 @@ def test_the_recipes_two_sources(photos):
         data.batches("disk", photos, config())
 
 
+# Of crops from photographs blue is the picture's number: the same everywhere, and at most 12.
+def is_photograph(crops):
+    blue = crops[:, 2].flatten(1)
+    return (blue == blue[:, :1]).all(dim=1) & (blue[:, 0] < 13)
+
+
+def mixed(source, photos, n, rank=0, world=1, start_step=0, **changes):
+    stream = data.batches(source, photos, config(hostile=0.25, **changes), "cpu", rank, world, start_step)
+    return torch.stack([next(stream) for _ in range(n)])
+
+
+@pytest.mark.parametrize(("source", "kind"), [("memory", "device"), ("workers", "loader")])
+def test_a_share_of_the_samples_is_unlike_photographs(source, kind, photos):
+    """The rest are the crops that would have been there; a step, a rank and a number of workers see what is theirs."""
+    plain, whole = batches_of(kind, photos, 40, batch=6), mixed(source, photos, 40, batch=6)
+    kept = (plain == whole).flatten(2).all(dim=2)
+    assert 30 < (~kept).sum() < 90 and not is_photograph(whole[~kept]).all()
+    assert is_photograph(whole[kept]).all()
+    assert torch.equal(mixed(source, photos, 9, batch=6, start_step=31), whole[31:])
+    for rank in range(2):
+        assert torch.equal(mixed(source, photos, 40, rank=rank, world=2), whole[:, rank::2])
+    if source == "workers":
+        assert torch.equal(mixed(source, photos, 40, batch=6, workers=1), whole)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_they_are_the_same_on_a_gpu(photos):
+    stream = data.batches("memory", photos, config(hostile=0.25), "cuda")
+    assert torch.equal(torch.stack([next(stream).cpu() for _ in range(9)]), mixed("memory", photos, 9))
+
+
 def test_open_data_finds_and_splits(photos):
     root = Path(photos[-1].path).parent
     found = config(paths=["a", "b.zip", "c.tar"], validation_fraction=0.5)
@@ -403,6 +435,7 @@ def test_device_crops_are_the_same_on_a_gpu(photos):
         {"downscale": (0, 1)},
         {"downscale": (0.5, 2)},
         {"jitter": 1.0},
+        {"hostile": 1.5},
     ],
 )
 def test_config_names_the_bad_key(changes):

@@ -12,11 +12,12 @@ onnx = pytest.importorskip("onnx")
 
 import cwic  # noqa: E402
 from cwic import flagship_encoder  # noqa: E402
+from cwic.entropy.tables import PROBABILITY_ONE  # noqa: E402
 from cwic.errors import ModelError  # noqa: E402
 from cwic_lab import export as exporter  # noqa: E402
 from cwic_lab import export_flagship, graphs  # noqa: E402
 from cwic_lab import train as trainer  # noqa: E402
-from cwic_lab.bundle_weights import read_bundle  # noqa: E402
+from cwic_lab.bundle_weights import read_bundle, side_density  # noqa: E402
 from cwic_lab.graphs import with_stored_weights  # noqa: E402
 from cwic_lab.networks.flagship import (  # noqa: E402
     DECODER_BLOCKS8,
@@ -27,6 +28,7 @@ from cwic_lab.networks.flagship import (  # noqa: E402
 )
 from cwic_lab.networks.flagship_blocks import quantized  # noqa: E402
 from cwic_lab.networks.flagship_index import SMALLEST, STEP  # noqa: E402
+from cwic_lab.rate import logistic_bits  # noqa: E402
 
 RECIPE = """
 name = "{name}"
@@ -131,6 +133,25 @@ def test_weights_come_back_out_of_the_bundle(made):
         else:
             assert torch.equal(found[name], value) or value.dim() == 1, name
             assert torch.allclose(found[name], value, rtol=1e-3), name
+
+
+def test_the_density_of_z_comes_back_from_its_tables():
+    """What it says of z costs as much as under the density that the tables are of, also where z is hardly ever 1."""
+    network = Flagship()
+    with torch.no_grad():
+        network.side_log_scale.copy_(torch.linspace(math.log(0.1), math.log(4.0), network.side_log_scale[0].numel()))
+        network.side_mean.copy_(torch.rand(network.side_mean.shape) - 0.5)
+        tables = export_flagship.start_tables(network)
+        found = side_density(tables)
+        share = torch.from_numpy(tables["side_frequency"].astype(np.float32)) / PROBABILITY_ONE
+        value = torch.arange(share.shape[2]) - share.shape[2] // 2
+        own, again = (
+            float((share * logistic_bits(value - mean[:, :, None], scale.exp()[:, :, None])).sum())
+            for mean, scale in (
+                (network.side_mean, network.side_log_scale), (found["side_mean"], found["side_log_scale"]),
+            )
+        )  # fmt: skip
+    assert again == pytest.approx(own, rel=0.01)
 
 
 def test_rows_of_1x1_layers_are_8_bit_integers_on_disk(made):

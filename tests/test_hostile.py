@@ -10,6 +10,7 @@ pytest.importorskip("torch")  # the laboratory's
 import cwic
 from cwic import metrics
 from cwic.demo import largest_jpeg
+from cwic_lab import hostile_crops
 from cwic_lab.hostile import CLEAN, HOSTILE
 
 MOST_DB = 50.0  # above, no 8-bit picture shows a difference
@@ -31,6 +32,25 @@ def test_they_are_what_they_are_called() -> None:
     assert HOSTILE["point"](np.random.default_rng(0), 8, 8).sum() == 3 * 255
     assert len(np.unique(HOSTILE["saturated"](np.random.default_rng(0), 64, 64))) == 2
     assert set(HOSTILE) == {"noise", "grain", *CLEAN, *(f"{name}, grainy" for name in CLEAN)}
+
+
+def test_crops_for_training_are_of_every_kind_and_none_is_a_picture_of_the_benchmark() -> None:
+    crops = [hostile_crops.picture(np.random.default_rng((1, number)), 64) for number in range(150)]
+    assert all(crop.shape == (64, 64, 3) and crop.dtype == np.uint8 for crop in crops)
+    measured = [draw(np.random.default_rng(1), 64, 64) for name, draw in HOSTILE.items() if "grainy" in name]
+    assert not any(np.array_equal(crop, image) for crop in crops for image in measured)
+    colours = [len(np.unique(crop.reshape(-1, 3), axis=0)) for crop in crops]
+    assert min(colours) == 1 and colours.count(2) > 5 and sum(count > 1000 for count in colours) > 25
+    grey = [(crop == crop[:, :, :1]).all() for crop in crops]
+    assert 40 < sum(grey) < 90
+
+
+def test_patterns_for_training_have_all_periods_and_phases() -> None:
+    drawn = [hostile_crops.pattern(np.random.default_rng(number), 32, 32)[:, :, 0] for number in range(200)]
+    assert {tuple(np.unique(each)) for each in drawn} == {(0, 255)}
+    across = {int(np.argmax(each[0] != each[0, 0])) for each in drawn}  # where the first change is; 0: nowhere
+    assert across < set(range(hostile_crops.LARGEST_SIDE)) and len(across) > 12
+    assert len({each.tobytes() for each in drawn}) > 80
 
 
 def psnr(image: np.ndarray, decoded: np.ndarray) -> float:

@@ -6,7 +6,16 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from cwic import metrics  # noqa: E402
-from cwic_lab.loss import distortion, ms_ssim, rate_loss, raw_rate, squared_error, ssim  # noqa: E402
+from cwic_lab.loss import (  # noqa: E402
+    blur_by_convolution,
+    blur_by_products,
+    distortion,
+    ms_ssim,
+    rate_loss,
+    raw_rate,
+    squared_error,
+    ssim,
+)
 
 
 def same(value):
@@ -27,17 +36,54 @@ def test_ssim_is_the_metric():
     assert ssim(*planes).item() == pytest.approx(metrics.ssim(a, b), abs=1e-4)
 
 
-def test_ms_ssim_is_the_metric():
+def noisy_pair():
+    """Two pictures and what noise made of them, uint8 [2,176,192,3]; and both as planes."""
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, (2, 176, 192, 3)).astype(np.uint8)
     images[:, :, 60:120] = 90  # something smooth too
     noisy = np.clip(images + rng.integers(-25, 26, images.shape), 0, 255).astype(np.uint8)
     planes = [torch.from_numpy(x).permute(0, 3, 1, 2).float() / 127.5 - 1 for x in (images, noisy)]
+    return images, noisy, *planes
+
+
+def test_ms_ssim_is_the_metric():
+    images, noisy, planes, decoded = noisy_pair()
     expected = [metrics.ms_ssim(a, b) for a, b in zip(images, noisy, strict=True)]
-    assert ms_ssim(*planes).tolist() == pytest.approx(expected, abs=1e-4)
-    decoded = planes[1].requires_grad_()
-    ms_ssim(decoded, planes[0]).sum().backward()
-    assert torch.isfinite(decoded.grad).all() and decoded.grad.abs().max() > 0
+    assert ms_ssim(decoded, planes).tolist() == pytest.approx(expected, abs=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):  # as in training on a GPU
+        assert ms_ssim(decoded, planes).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_equal_pictures_have_an_ms_ssim_of_1_and_no_gradient():
+    _, _, planes, _ = noisy_pair()
+    decoded = planes.clone().requires_grad_()
+    found = ms_ssim(decoded, planes)
+    found.sum().backward()
+    assert found.tolist() == [1.0, 1.0] and decoded.grad.abs().max() == 0
+
+
+def test_the_gradient_of_ms_ssim_is_its_slope():
+    _, _, planes, decoded = noisy_pair()
+    decoded.requires_grad_()
+    ms_ssim(decoded, planes).sum().backward()
+    for seed in range(3):
+        direction = torch.randn(decoded.shape, generator=torch.Generator().manual_seed(seed))
+        direction = direction + 3 * (planes - decoded.detach())  # partly the way back, where there is a slope
+        step = 1e-2 * direction
+        with torch.no_grad():
+            slope = (ms_ssim(decoded + step, planes).sum() - ms_ssim(decoded - step, planes).sum()) / 2
+        assert (decoded.grad * step).sum().item() == pytest.approx(slope.item(), rel=1e-2)
+
+
+def test_both_blurs_are_the_same():
+    planes = torch.rand(2, 4, 27, 16).requires_grad_()
+    found = []
+    for blur in (blur_by_convolution, blur_by_products):
+        made = blur(planes)
+        (slope,) = torch.autograd.grad(made.square().sum(), planes)
+        assert made.shape == (2, 4, 17, 6)
+        found.append((made, slope))
+    torch.testing.assert_close(*found)
 
 
 def test_distortion_adds_ssim_only_where_asked():

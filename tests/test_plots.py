@@ -52,3 +52,13 @@ def test_every_plot_is_there_in_three_kinds_and_in_the_same_colours(tmp_path):
 def test_qualities_that_no_picture_has_leave_an_empty_plot(tmp_path):
     plots.draw(tmp_path, [mean("jpeg", 0.2, 0.5) | {"ms_ssim": float("nan")}], {}, None)
     assert (tmp_path / "rd-ms_ssim_db.png").stat().st_size > 500
+
+
+def test_the_authors_point_is_within_every_plot(tmp_path, monkeypatch):
+    reference = {"bpp": 0.8, "psnr": 45.0, "ssim": 0.995, "ms_ssim": 0.9995}
+    seen = []
+    monkeypatch.setattr(plots.plt, "close", lambda figure: seen.append(figure.axes[0]))
+    plots.draw(tmp_path, MEANS, {}, reference)
+    for axes, plot in zip(seen, plots.PLOTS.values(), strict=True):
+        assert axes.get_xlim()[0] < reference["bpp"] < axes.get_xlim()[1]
+        assert axes.get_ylim()[0] < plot.drawn(reference[plot.key]) < axes.get_ylim()[1]

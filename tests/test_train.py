@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -14,8 +16,11 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
+from cwic import cli  # noqa: E402
 from cwic_lab import train as trainer  # noqa: E402
-from cwic_lab.recipe import parse_recipe  # noqa: E402
+from cwic_lab.recipe import parse_recipe, read_recipe  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
 
 RECIPE = """
 name = "tiny"
@@ -91,7 +96,8 @@ def same_weights(first, second):
 
 @pytest.mark.parametrize("kind", ["li2018", "autoencoder"])
 def test_interrupted_training_ends_with_the_same_bits(folder, kind, monkeypatch):
-    whole = run(folder, recipe_text(kind), "whole")
+    text = recipe_text(kind).replace("workers = 0", "workers = 0\nhostile = 0.25")
+    whole = run(folder, text, "whole")
 
     class Interrupted(Exception):
         pass
@@ -105,10 +111,10 @@ def test_interrupted_training_ends_with_the_same_bits(folder, kind, monkeypatch)
 
     monkeypatch.setattr(trainer, "generator_of", stop_at_six)
     with pytest.raises(Interrupted):
-        run(folder, recipe_text(kind), "broken")
+        run(folder, text, "broken")
     monkeypatch.undo()
     assert trainer.read_checkpoint(folder / "broken" / "tiny" / "last.pt")["step"] == 4
-    resumed = run(folder, recipe_text(kind), "broken")
+    resumed = run(folder, text, "broken")
     assert trainer.read_checkpoint(resumed)["step"] == 8
     assert same_weights(whole, resumed)
 
@@ -204,10 +210,31 @@ def test_the_map_of_the_flagship_is_trained_alone():
 
 
 def test_shipped_recipes_parse():
-    recipes = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
+    recipes = sorted((ROOT / "recipes").glob("*.toml"))
     assert len(recipes) >= 6
     for path in recipes:
         assert parse_recipe(path.read_text()).name == path.stem
+
+
+def test_the_docs_have_recipes_and_commands_for_every_bundle_of_the_package():
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w.-]+)` \| (`[^|]*`) \| [^|]* \|$", page, re.MULTILINE)
+    bundles = {path.parent.name: path for path in (ROOT / "src" / "cwic" / "models").glob("*/model.json")}
+    assert [name for name, _ in rows] == [*dict(rows)] and set(dict(rows)) == set(bundles)
+    for name, listed in rows:
+        recipes = re.findall(r"`([^`]+)`", listed)
+        assert all(read_recipe(ROOT / "recipes" / f"{recipe}.toml").name == recipe for recipe in recipes)
+        last = json.loads(bundles[name].read_text(encoding="utf-8"))["training"]["recipe"]
+        assert parse_recipe(last).name == recipes[-1]
+    commands = [line.split("#")[0].strip() for line in page.splitlines() if "RECIPE.toml" in line]
+    assert len(commands) == 4
+    for command in commands:
+        words = shlex.split(re.sub(r"^[A-Z_]+=\S* ", "", command))
+        if words[0] == "cwic":
+            assert cli.parser().parse_args(words[1:]).input == Path("recipes/RECIPE.toml")
+        else:
+            assert words[:2] == ["torchrun", "--nproc_per_node"] and words[3:5] == ["-m", "cwic_lab.train"]
+            assert trainer.parser().parse_args(words[5:]).recipe == Path("recipes/RECIPE.toml")
 
 
 def test_two_processes_are_one_with_twice_the_batch(folder):

@@ -19,7 +19,7 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from cwic import bundle
-from cwic.bundle import Bundle
+from cwic.entropy.tables import Tables
 from cwic.errors import ModelError
 from cwic_lab import networks
 from cwic_lab.graphs import NAMED, TRANSPOSED, stored_weights
@@ -37,7 +37,7 @@ def read_bundle(path: Path) -> dict[str, Tensor]:
     if loaded.kind != "cwic":
         raise ModelError(f"{path}: the bundle is of kind {loaded.kind!r}; a training can start from kind 'cwic' alone")
     own = networks.build(loaded.kind).state_dict()
-    found = _side_density(loaded)
+    found = side_density(loaded.tables)
     for file in FLOAT_GRAPHS:
         found |= _initializers(onnx.load(path / file).graph)
     index = onnx.load(path / "index.onnx").graph
@@ -68,11 +68,12 @@ def _shifts(graph: onnx.GraphProto) -> dict[str, int]:
     return {name: round(-math.log2(unit)) for name, unit in zip(HIDDEN, units, strict=True)}
 
 
-def _side_density(loaded: Bundle) -> dict[str, Tensor]:
+def side_density(tables: Tables) -> dict[str, Tensor]:
     """Mean and log deviation of z at each knot [K,S], of the frequencies that were counted."""
-    frequency = loaded.tables["side_frequency"].astype(np.float64)  # [K,S,odd]
-    share = frequency / frequency.sum(axis=2, keepdims=True)
-    value = np.arange(frequency.shape[2]) - frequency.shape[2] // 2
+    # Every value has a frequency of at least 1, seen or not: together they would be a deviation of 0.4.
+    seen = tables["side_frequency"].astype(np.float64) - 1  # [K,S,odd]
+    share = seen / seen.sum(axis=2, keepdims=True)
+    value = np.arange(seen.shape[2]) - seen.shape[2] // 2
     mean = (share * value).sum(axis=2)
     deviation = np.sqrt((share * (value - mean[:, :, None]) ** 2).sum(axis=2))
     return {

@@ -75,27 +75,48 @@ def ms_ssim(decoded: Tensor, planes: Tensor) -> Tensor:
 
 
 def ssim_maps(decoded: Tensor, planes: Tensor) -> tuple[Tensor, Tensor]:
-    """SSIM's two factors at the valid positions: luminance, and contrast times structure, [B,3,H-10,W-10]."""
-    offset = torch.arange(11, dtype=planes.dtype, device=planes.device) - 5
-    taps = torch.exp(-offset.square() / (2 * 1.5**2))
-    taps = taps / taps.sum()
-    colours = planes.shape[1]
+    """SSIM's two factors at the valid positions: luminance, and contrast times structure, [B,3,H-10,W-10].
 
-    def blur(x: Tensor) -> Tensor:
-        groups = x.shape[1]
-        with torch.autocast(x.device.type, enabled=False):  # variances are small differences of squares
-            x = F.conv2d(x, taps.view(1, 1, -1, 1).expand(groups, 1, -1, 1), groups=groups)
-            return F.conv2d(x, taps.view(1, 1, 1, -1).expand(groups, 1, 1, -1), groups=groups)
-
+    Of sum and difference, four moments say what takes five of the pictures themselves, and the difference's variance
+    is what both factors lack to 1: no small number is the difference of large ones. In float32.
+    """
+    with torch.autocast(planes.device.type, enabled=False):  # variances are small differences of squares
+        decoded, planes = decoded.float(), planes.float()
+        total, error = decoded + planes, decoded - planes
+        moments = torch.cat([total, error, total * total, error * error], dim=1)
+        blur = blur_by_products if moments.is_cuda else blur_by_convolution
+        total, error, totals, errors = blur(moments).chunk(4, dim=1)
     c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2  # the data range is 2
+    of_total, of_error = totals - total.square(), errors - error.square()
     # SSIM's means are those of pixel values, which start at 0: shift [-1, 1] to [0, 2].
-    x, y = decoded + 1, planes + 1
-    moments = blur(torch.cat([x, y, x * x, y * y, x * y], dim=1))
-    mean_x, mean_y, xx, yy, xy = moments.split(colours, dim=1)
-    covariance = xy - mean_x * mean_y
-    variances = (xx - mean_x.square()) + (yy - mean_y.square())
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
-    return luminance, (2 * covariance + c2) / (variances + c2)
+    luminance = 1 - 2 * error.square() / ((total + 2).square() + error.square() + 2 * c1)
+    return luminance, 1 - 2 * of_error / (of_total + of_error + 2 * c2)
+
+
+def window(place: torch.device) -> Tensor:
+    """SSIM's Gaussian in one dimension: float32 [11], of sum 1."""
+    offset = torch.arange(11, dtype=torch.float32, device=place) - 5
+    taps = torch.exp(-offset.square() / (2 * 1.5**2))
+    return taps / taps.sum()
+
+
+def blur_by_convolution(x: Tensor) -> Tensor:
+    """The window over planes, [B,C,H,W] -> [B,C,H-10,W-10]."""
+    taps, channels = window(x.device), x.shape[1]
+    x = F.conv2d(x, taps.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+    return F.conv2d(x, taps.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+
+
+def blur_by_products(x: Tensor) -> Tensor:
+    """The same as products with two banded matrices: 23 times the work, but what a GPU is fast at."""
+    taps = window(x.device)
+
+    def band(size: int) -> Tensor:
+        """[size-10,size]: the taps, one place further to the right in each row."""
+        rows = F.pad(taps, (0, size - 10)).repeat(size - 10)
+        return rows[: (size - 10) * size].view(size - 10, size)
+
+    return band(x.shape[2]) @ (x @ band(x.shape[3]).T)
 
 
 def raw_rate(mask: Tensor) -> Tensor:

@@ -153,8 +153,8 @@ def check_parts(network: nn.Module, stages: Sequence[Stage]) -> None:
 
 
 def sample_planes(recipe: Recipe, refs: Sequence[ImageRef], crop: int, count: int) -> Tensor:
-    """The same training crops every time, to fit a start to: float32 [count,3,crop,crop] in [-1,1]."""
-    config = dataclasses.replace(recipe.data, crop=crop, batch=count)
+    """The same crops of photographs every time, to fit a start to: float32 [count,3,crop,crop] in [-1,1]."""
+    config = dataclasses.replace(recipe.data, crop=crop, batch=count, hostile=0.0)
     return to_planes(next(batches("workers", refs, config)))
 
 
@@ -234,10 +234,15 @@ def write_log(out: Path, row: dict[str, Any]) -> None:
         file.write(json.dumps(row) + "\n")
 
 
+def parser() -> argparse.ArgumentParser:
+    """Of `python -m cwic_lab.train`, which torchrun starts."""
+    found = argparse.ArgumentParser(description="train a recipe (the entry point for torchrun)")
+    found.add_argument("recipe", type=Path)
+    found.add_argument("--runs", type=Path, default=Path("runs"))
+    found.add_argument("--device", default="")
+    return found
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="train a recipe (the entry point for torchrun)")
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--device", default="")
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
     train(arguments.recipe, runs=arguments.runs, device=arguments.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402  (the backend must be chosen first)
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator  # noqa: E402
+
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every glyph that goes into a PDF
 
 Row = dict[str, Any]
 
@@ -76,6 +79,8 @@ def draw(
     """
     curves = _curves(means, published)
     rates = [float(mean["bpp"]) for mean in means if mean["codec"] not in CLASSICAL]
+    if reference:
+        rates.append(reference["bpp"])
     limits = rate_limits(rates or [float(mean["bpp"]) for mean in means])
     for name, plot in PLOTS.items():
         with plt.rc_context(PAPER):
@@ -84,8 +89,8 @@ def draw(
             figure, axes = plt.subplots(figsize=(COLUMN_INCHES, height), layout="constrained")
             heights = [_draw_curve(axes, label, curve, style, plot, limits) for label, curve, style in curves]
             if reference:
-                axes.plot(reference["bpp"], plot.drawn(reference[plot.key]), "k*", markersize=7,
-                          label="Li et al., model 5 (bits counted)")  # fmt: skip
+                heights.append(plot.drawn([reference[plot.key]]))
+                axes.plot(reference["bpp"], *heights[-1], "k*", markersize=7, label="Li et al., model 5 (bits counted)")
             _set_axes(axes, plot, limits, np.concatenate([*heights, []]))
             figure.legend(loc="outside lower center", ncols=2, frameon=False, handlelength=1.8)
             for suffix in SUFFIXES:
