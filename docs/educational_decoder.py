@@ -394,7 +394,7 @@ def decode_tiles(payload: bytes, h: int, w: int, symbols_crc: int, bundle: Bundl
     check(len(payload) >= 6, "Corrupt: a TILS that ends early")
     quality, down, across = struct.unpack_from("<HHH", payload)
     for parts_, n in ((down, h // 4), (across, w // 4)):
-        check(-(-n // 64) <= parts_ <= n, f"Corrupt: {n} positions of z in {parts_} tiles")
+        check(-(-n // 32) <= parts_ <= n, f"Corrupt: {n} positions of z in {parts_} tiles")
     check(down * across > 1, "Corrupt: a single tile")
     start = 6 + 12 * down * across
     check(len(payload) >= start, "Corrupt: a TILS that ends early")

@@ -19,7 +19,7 @@ from cwic.entropy import coder
 from cwic.errors import Corrupt
 
 BUNDLES = Path(__file__).parent / "data" / "bundles"
-SIDE = 8192  # squared, the most pixels that are accepted
+SIDE = 8192  # squared, the most pixels that are accepted in one CODE
 # What may be spent on refusing a file of a few hundred bytes, as docs/format.md, section 10, has it. A picture of SIDE
 # squared has 201 MB of samples, and decoding it takes gigabytes.
 MOST_MB, MOST_SECONDS = 100, 5.0  # of one core; nearly all are refused within a tenth
@@ -63,8 +63,18 @@ def file(model: str, *chunks: Chunk, width: int = SIDE, height: int = SIDE) -> b
     return container.pack(header, chunks)
 
 
+def tiled_file(model: str, n: int, payload: bytes) -> bytes:
+    """The most pixels that are accepted, in n x n tiles with this map and code each."""
+    entries = struct.pack("<III", len(payload), len(payload), 0) * n**2
+    crc = zlib.crc32(bytes(4 * n**2))
+    loaded = load(model)
+    header = Header(16_384, 16_384, 3, loaded.id, loaded.hash[: container.MODEL_HASH_BYTES], crc)
+    streams = payload * 2 * n**2 if n < 256 else payload * 2
+    return container.pack(header, [Chunk("TILS", struct.pack("<HHH", 0, n, n) + entries + streams)])
+
+
 def hostile_files() -> dict[str, bytes]:
-    """By name: files of at most a few thousand bytes, all CRCs but that of the symbols right, SIDE x SIDE pixels."""
+    """By name: files of a few thousand bytes, those of many tiles more, all CRCs but that of the symbols right."""
     random = np.random.default_rng(5).bytes(400)
     words = {"nothing": b"", "zeros": bytes(40), "ones": b"\xff" * 40, "noise": random}
     files = {}
@@ -77,6 +87,8 @@ def hostile_files() -> dict[str, bytes]:
             code = Chunk("CODE", b"\0\0" + payload)
             files[f"{model} CODE {what}"] = file(model, code)
             files[f"{model} IMAP {what}"] = file(model, Chunk("IMAP", payload), code)
+            for n in (8, 256):  # tiles down and across of 256 positions: the least and the most
+                files[f"{model} TILS {n} {what}"] = tiled_file(model, n, payload)
     small = lossless.stream(np.zeros((8, 8, 3), np.uint8))
     extended = b"RIFF" + struct.pack("<I", 22) + b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4)
     extended += (SIDE - 1).to_bytes(3, "little") * 2

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 from numpy.typing import NDArray
@@ -98,7 +98,18 @@ def each(
     The work shall be a function of its item alone: then results do not depend on the number of threads.
     """
     threads = min(cores(), len(items), MOST_THREADS)
-    with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
-        for done, result in enumerate(pool.map(work, items) if pool else map(work, items), 1):
-            progress(what, done, len(items))
-            yield result
+    for done, result in enumerate(map(work, items) if threads <= 1 else _threaded(work, items, threads), 1):
+        progress(what, done, len(items))
+        yield result
+
+
+def _threaded(work: Callable[[Item], Result], items: Sequence[Item], threads: int) -> Iterator[Result]:
+    """The results in order. Little is begun ahead: of very many items the first may be the one that fails."""
+    with ThreadPoolExecutor(threads) as pool:
+        begun: deque[Future[Result]] = deque()
+        for item in items:
+            begun.append(pool.submit(work, item))
+            if len(begun) > 2 * threads:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()

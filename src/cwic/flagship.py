@@ -104,12 +104,14 @@ def decode_symbols(coded: Tiles, bundle: Bundle, region: Area | None = None, pro
 def _decode_tile(tile: Tile, quality: int, bundle: Bundle, nets: Networks) -> Symbols:
     """One tile's symbols. Raises Corrupt unless every one is what the encoder had."""
     h, w = tile.area.height * SIDE_SCALE, tile.area.width * SIDE_SCALE
+    shape = bundle.side_channels, tile.area.height, tile.area.width
+    latent_coding.check_side_length(tile.code, shape, bundle.channels, quality, bundle.tables)  # the map takes long
     if tile.importance is None:
         importance = np.full((h, w), symbols.NEUTRAL_LEVEL, np.uint8)
     else:
         importance = entropy.decode_map(tile.importance, h, w, bundle.levels, bundle.tables)
     side, residual = latent_coding.decode_latents(
-        tile.code, (bundle.side_channels, tile.area.height, tile.area.width), bundle.channels, quality, bundle.tables,
+        tile.code, shape, bundle.channels, quality, bundle.tables,
         lambda side: index_sums(side.astype(np.float32), nets),
     )  # fmt: skip
     if max(residual.max(), -residual.min()) > RESIDUAL_LARGEST:

@@ -16,7 +16,7 @@ from cwic.container import CODE, IMAP, TILES, Chunk
 from cwic.errors import Corrupt
 from cwic.symbols import QUALITY_MAX
 
-LARGEST_SIDE = 64  # positions of z on a side of one of several tiles, at most: 4096 pixels
+LARGEST_SIDE = 32  # positions of z on a side of one of several tiles, at most: 2048 pixels
 _QUALITY = struct.Struct("<H")
 _GRID = struct.Struct("<HHH")
 _ENTRY = struct.Struct("<III")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from cwic.entropy.coder import Integers, SymbolDecoder, SymbolEncoder
+from cwic.entropy.coder import Integers, SymbolDecoder, SymbolEncoder, check_length, least_cost
 from cwic.entropy.refinement import Refinement
 from cwic.entropy.tables import Tables, check_latent_tables, check_refinement_tables
 from cwic.errors import Corrupt
@@ -57,6 +57,13 @@ def decode_latents(
         residual.reshape(-1)[places] = decoder.decode(len(places), residual_frequency(number, tables))
     decoder.finish()
     return side, residual
+
+
+def check_side_length(data: bytes, shape: tuple[int, int, int], channels: int, quality: int, tables: Tables) -> None:
+    """Raise Corrupt for a payload too short even for z, which is soon seen. Arguments as of decode_latents."""
+    check_latent_tables(tables, shape[0], channels)
+    frequencies = tables["side_frequency"][side_set(quality, tables)]
+    check_length(data, shape[1] * shape[2] * sum(least_cost(frequency) for frequency in frequencies))
 
 
 def runs(residual: Integers, levels: Symbols, tables: Tables) -> Iterator[tuple[int, NDArray[np.int64]]]:
