@@ -18,7 +18,7 @@ import ctypes
 import json
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -58,7 +58,7 @@ def main(words: list[str]) -> int:
 
         sys.modules["constriction"] = python_coder
     found = {}
-    for name, file in results(arguments.threads, arguments.only):
+    for name, file in results(FOLDERS, arguments.threads, arguments.only):
         print(f"{name}: {'agrees' if agrees(file) else file}", file=sys.stderr, flush=True)  # emulated, it takes long
         found[name] = file
     text = json.dumps({"machine": machine(), "threads": arguments.threads, "files": found}, indent=1) + "\n"
@@ -71,9 +71,9 @@ def main(words: list[str]) -> int:
     return 0 if found and n_agree == len(found) else 1
 
 
-def results(threads: list[int], only: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """(name, see `compare`) of each file whose name holds `only`."""
-    for folder in FOLDERS:
+def results(folders: Iterable[Path], threads: list[int], only: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """(name, see `compare`) of each file in these folders whose name holds `only`."""
+    for folder in folders:
         index = json.loads((folder / "index.json").read_text())
         for path in sorted(folder.glob("*.cwic")):
             if only in path.stem:

@@ -37,8 +37,11 @@ def run(output: Path, *words: str, **environment: str) -> dict[str, object]:
 
 
 def test_any_number_of_threads_gives_the_same_symbols(exactness: ModuleType) -> None:
-    found = dict(exactness.results(exactness.THREADS))
+    golden, published = exactness.FOLDERS
     assert exactness.THREADS == list(range(1, 9))
+    found = dict(exactness.results([golden], exactness.THREADS))
+    # Fewer: BLAS has enough to do here for all of its threads, which wait for one another busily.
+    found |= dict(exactness.results([published], [1, 2, 8]))
     assert len(found) == len(list((TESTS / "conformance" / "good").glob("*.cwic"))) + len(bundle.available())
     # Other files of the package's bundles than theirs: `python tests/exactness.py --make tests/data/published`.
     assert {name: file for name, file in found.items() if not exactness.agrees(file)} == {}
