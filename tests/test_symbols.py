@@ -26,8 +26,8 @@ def test_quantize_takes_the_nearest_step() -> None:
 
 
 def test_binarize_at_its_edge() -> None:
-    half = np.float32(0.5)
-    latents = np.array([0, np.nextafter(half, half - 1), half, np.nextafter(half, half + 1), 1], np.float32)
+    half, one = np.float32(0.5), np.float32(1)  # NumPy 1 makes float64 of half + 1
+    latents = np.array([0, np.nextafter(half, -one), half, np.nextafter(half, one), 1], np.float32)
     bits = symbols.binarize(latents.reshape(5, 1, 1))
     assert bits.dtype == np.uint8 and bits.ravel().tolist() == [0, 0, 0, 1, 1]
 
