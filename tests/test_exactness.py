@@ -67,7 +67,10 @@ def test_less_of_the_processor_gives_the_same_symbols(exactness: ModuleType, tmp
 
 
 def test_the_coder_in_python_decodes_the_same(tmp_path: Path) -> None:
-    assert run(tmp_path / "found.json", "--threads", "1", "--only", "rgb", "--python-coder")["coder"] == "python_coder"
+    assert (
+        run(tmp_path / "found.json", "--threads", "1", "--only", "rgb", "--python-coder")["coder"]
+        == "cwic.entropy.range_coder"
+    )
 
 
 def test_what_differs_is_said(

@@ -41,8 +41,7 @@ class BitEncoder:
     """Codes bits with a probability each."""
 
     def __init__(self) -> None:
-        import constriction  # here, so that importing cwic stays quick
-
+        constriction = _constriction()
         self._coder: Any = constriction.stream.queue.RangeEncoder()
         self._model: Any = constriction.stream.model.Bernoulli(perfect=False)
 
@@ -60,8 +59,7 @@ class BitDecoder:
 
     def __init__(self, data: bytes) -> None:
         """Raises Corrupt for a length that is not a multiple of 4."""
-        import constriction
-
+        constriction = _constriction()
         self._coder: Any = constriction.stream.queue.RangeDecoder(_to_words(data))
         self._model: Any = constriction.stream.model.Bernoulli(perfect=False)
 
@@ -87,9 +85,7 @@ class SymbolEncoder:
     """
 
     def __init__(self) -> None:
-        import constriction
-
-        self._constriction: Any = constriction
+        self._constriction = constriction = _constriction()
         self._coder: Any = constriction.stream.queue.RangeEncoder()
 
     def encode(self, symbols: Integers, frequency: NDArray[np.uint16]) -> None:
@@ -111,9 +107,7 @@ class SymbolDecoder:
 
     def __init__(self, data: bytes) -> None:
         """Raises Corrupt for a length that is not a multiple of 4."""
-        import constriction
-
-        self._constriction: Any = constriction
+        self._constriction = constriction = _constriction()
         self._coder: Any = constriction.stream.queue.RangeDecoder(_to_words(data))
         self._data, self._cost = data, 0
 
@@ -141,8 +135,7 @@ class SymbolDecoder:
 
 def encode_static(symbols: NDArray[np.uint8], frequencies: NDArray[np.uint32]) -> bytes:
     """Payload of symbols [n,N], row by row with that row's frequencies [n,256] over 65536."""
-    import constriction
-
+    constriction = _constriction()
     coder: Any = constriction.stream.queue.RangeEncoder()
     for row, frequency in zip(symbols, frequencies, strict=True):
         coder.encode(row.astype(np.int32), _categorical(constriction, frequency))
@@ -151,8 +144,7 @@ def encode_static(symbols: NDArray[np.uint8], frequencies: NDArray[np.uint32]) -
 
 def decode_static(data: bytes, count: int, frequencies: NDArray[np.uint32]) -> NDArray[np.uint8]:
     """The inverse of encode_static: uint8 [n,count]. Raises Corrupt."""
-    import constriction
-
+    constriction = _constriction()
     check_length(data, count * sum(least_cost(frequency) for frequency in frequencies))
     coder: Any = constriction.stream.queue.RangeDecoder(_to_words(data))
     rows = []
@@ -164,6 +156,17 @@ def decode_static(data: bytes, count: int, frequencies: NDArray[np.uint32]) -> N
     if not coder.maybe_exhausted():
         raise Corrupt("code: bytes are left over after the last symbol")
     return np.stack(rows)
+
+
+def _constriction() -> Any:
+    """The library, or what stands in for it on machines that it has no wheel for, such as Linux on 64-bit ARM."""
+    try:
+        import constriction  # here, so that importing cwic stays quick
+    except ImportError:
+        from cwic.entropy import range_coder
+
+        return range_coder
+    return constriction
 
 
 def _categorical(constriction: Any, frequency: NDArray[np.uint16] | NDArray[np.uint32]) -> Any:
