@@ -376,9 +376,10 @@ def decode_alpha(payload: bytes, width: int, height: int) -> Array:
     """Alpha [height,width], out of tiles that WebP can hold."""
     alpha = np.zeros((height, width), np.uint8)
     start = 4
-    for y in range(0, height, MAX_SIDE_OF_WEBP):
-        for x in range(0, width, MAX_SIDE_OF_WEBP):
-            tile = alpha[y : y + MAX_SIDE_OF_WEBP, x : x + MAX_SIDE_OF_WEBP]  # a view: what is written goes into alpha
+    side = MAX_SIDE_OF_WEBP if width * height <= 2**26 else 4096
+    for y in range(0, height, side):
+        for x in range(0, width, side):
+            tile = alpha[y : y + side, x : x + side]  # a view: what is written goes into alpha
             end = start + 4 + u32(payload, start)
             check(len(payload) >= end, "Corrupt: an ALPH that ends early")
             tile[:] = read_webp(payload[start + 4 : end], tile.shape[1], tile.shape[0])[:, :, 0]
@@ -435,7 +436,7 @@ def decode_symbols(header: Header, payloads: dict[str, bytes], bundle: Bundle) -
     check(present in CHUNKS[bundle.kind], f"Corrupt: the chunks {present} with a bundle of kind {bundle.kind}")
     if "TILS" in payloads:
         return decode_tiles(payloads["TILS"], h, w, header.symbols_crc, bundle)
-    check(header.width * header.height <= 2**26, "LimitExceeded: more than section 10 accepts in one CODE")
+    check(header.width * header.height <= 2**26, "LimitExceeded: more than section 10 accepts without a TILS")
     code, levels, tables = payloads["CODE"], np.full((h, w), NEUTRAL_LEVEL), bundle.tables
     if "IMAP" in payloads:
         levels = decode_map(payloads["IMAP"], bundle.levels, h, w, tables)
@@ -478,6 +479,7 @@ def decode(data: bytes, models: Path) -> Array:
     alpha = decode_alpha(payloads["ALPH"], header.width, header.height) if "ALPH" in payloads else None
     if "PIXL" in payloads:  # no bundle is needed, nor looked for
         check(not payloads.keys() & {"CODE", "IMAP", "TILS"}, "Corrupt: a PIXL beside a CODE, an IMAP or a TILS")
+        check(header.width * header.height <= 2**26, "LimitExceeded: more than section 10 accepts without a TILS")
         samples = read_webp(payloads["PIXL"], header.width, header.height)[:, :, : header.colours]
         check(crc32(samples.tobytes()) == header.symbols_crc, "Corrupt: the symbols CRC differs")
     else:

@@ -24,6 +24,7 @@ BUNDLES = TESTS / "data" / "bundles"
 # Of a picture here: enough for every tile and every wavefront, and decoded in milliseconds. What larger ones cost is
 # test_limits.py's.
 MAX_PIXELS = 2**17
+MOST_REPAIRS = 30
 
 
 def seeds() -> list[bytes]:
@@ -31,7 +32,7 @@ def seeds() -> list[bytes]:
     return [path.read_bytes() for path in sorted((TESTS / "conformance").glob("*/*.cwic"))]
 
 
-def check(data: bytes) -> str:
+def check(data: bytes, repairs: int = MOST_REPAIRS) -> str:
     """What becomes of a file: the error's name, or "decoded". Raises what no caller expects.
 
     Asked are `container.unpack`, `cwic.inspect`, `codec.metadata`, `codec.decode_preview`, `cwic.decode`, and of a file
@@ -41,8 +42,8 @@ def check(data: bytes) -> str:
     """
     outcome, message = _outcome(data)
     fixed = fuzz_mutate.repaired(data, message)
-    if fixed is not None and fixed != data:
-        return check(fixed)
+    if fixed is not None and fixed != data and repairs:  # tiles that announce the same CRC would never be done
+        return check(fixed, repairs - 1)
     return outcome
 
 

@@ -192,7 +192,7 @@ def test_a_huge_size_reserves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stream's own first bytes are compared before Pillow, which reserves memory for them, sees it."""
     stream = bytearray(lossless.stream(PLANE))
     stream[21:25] = struct.pack("<I", 0x3FFF | 0x3FFF << 14)
-    monkeypatch.setattr(webp.Image, "open", None)  # so that a call would be a TypeError
+    monkeypatch.setattr(webp, "WebPImageFile", None)  # so that a call would be a TypeError
     with pytest.raises(errors.Corrupt, match=r"\(16384, 16384\) pixels; \(30, 40\) are allowed"):
         lossless.decode(bytes(stream), 40, 30, 1, "ALPH")
 

@@ -302,6 +302,16 @@ def test_the_laboratory_is_given_what_the_command_line_says(tmp_path, monkeypatc
     assert "table" in capsys.readouterr().out
 
 
+def test_an_interruption_is_quiet(photo, monkeypatch, capsys):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.codec, "encode", interrupted)
+    assert cli.main(["encode", str(photo), *MODEL]) == 130
+    assert capsys.readouterr() == ("", "")
+    assert not photo.with_suffix(".cwic").exists()
+
+
 def test_python_m_cwic():
     done = subprocess.run([sys.executable, "-m", "cwic", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"cwic {cwic.__version__}"

@@ -24,6 +24,7 @@ Pixels = NDArray[np.uint8]
 Plane = NDArray[np.float32]
 
 TILE = webp.MAX_SIDE
+TILE_OF_LARGE, LARGE = 4096, 2**26  # pixels: of pictures with more, WebP would take gigabytes for a tile
 _WORD = struct.Struct("<I")
 
 
@@ -110,10 +111,11 @@ def _quartered(plane: Plane) -> Plane:
 
 
 def _tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of each tile, at most TILE a side, from left to right and then down; nearly always one."""
-    for top in range(0, height, TILE):
-        for left in range(0, width, TILE):
-            yield slice(top, min(top + TILE, height)), slice(left, min(left + TILE, width))
+    """Rows and columns of each tile, from left to right and then down; nearly always one."""
+    side = TILE if height * width <= LARGE else TILE_OF_LARGE
+    for top in range(0, height, side):
+        for left in range(0, width, side):
+            yield slice(top, min(top + side, height)), slice(left, min(left + side, width))
 
 
 def _word(payload: bytes, position: int) -> int:

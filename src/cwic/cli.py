@@ -1,6 +1,7 @@
 """The commands: arguments -> calls -> exit code. With demo.py the only place that prints.
 
-Exit codes: 0 done; 1 a CodecError or a file that cannot be read or written (one line on stderr); 2 usage.
+Exit codes: 0 done; 1 a CodecError or a file that cannot be read or written (one line on stderr); 2 usage; 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"cwic: {subject}: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # asked for: nothing is to be explained
+        return 130
     return 0
 
 

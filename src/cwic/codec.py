@@ -201,6 +201,7 @@ def _decode_pixels(header: Header, chunks: dict[str, bytes]) -> Pixels:
     """The colours of a lossless file. Raises Corrupt unless every one is what the encoder had."""
     if container.COLOUR_KINDS & chunks.keys() != {PIXL}:
         raise Corrupt(f"the file has the chunks {sorted(chunks)}; beside PIXL neither CODE, IMAP nor TILS is allowed")
+    _check_uncut(header)
     image = lossless.decode(chunks[PIXL], header.height, header.width, header.colours, PIXL)
     _check_crc("pixels", zlib.crc32(image.tobytes()), header)
     return image
@@ -220,17 +221,22 @@ def _decode_symbols(
     if present not in allowed:
         found_, needed = sorted(present), " or ".join(str(sorted(kinds)) for kinds in allowed)
         raise Corrupt(f"the file has the chunks {found_}; a {loaded.kind} file has {needed}")
-    if CODE in present and header.width * header.height > container.MAX_UNCUT_PIXELS:
-        raise LimitExceeded(
-            f"the picture has {header.width} x {header.height} pixels in one piece; "
-            f"at most {container.MAX_UNCUT_PIXELS} are allowed"
-        )
+    if CODE in present:
+        _check_uncut(header)
     if loaded.kind == "cwic":
         bounds = flagship.covering(_region(None, header))
         return flagship.decode_symbols(from_chunks(chunks, bounds, header.symbols_crc), loaded, region, progress)
     found = paper.decode_symbols(chunks, header.height, header.width, loaded)
     _check_crc("symbols", found.crc(), header)
     return found
+
+
+def _check_uncut(header: Header) -> None:
+    if header.width * header.height > container.MAX_UNCUT_PIXELS:
+        raise LimitExceeded(
+            f"the picture has {header.width} x {header.height} pixels in one piece; "
+            f"at most {container.MAX_UNCUT_PIXELS} are allowed"
+        )
 
 
 def _check_crc(what: str, crc: int, header: Header) -> None:

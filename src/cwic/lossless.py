@@ -13,6 +13,8 @@ from cwic import webp
 
 Pixels = NDArray[np.uint8]
 
+# Pixels: WebP takes 26 bytes of memory for each. A screen of 8K, 7680 x 4320, is within.
+MOST_PIXELS = 2**25
 # Photographs take 4 or more times the bytes of their best lossy file, and WebP 0.8 s to say so. So first a sample is
 # tried: at most so many squares down and across. What repeats over the whole is small, and a sample of it is not.
 MOST_SQUARES, SQUARE = 8, 32
@@ -22,7 +24,7 @@ SAMPLE_MARGIN = 3
 def encode(image: Pixels, most_bytes: float) -> bytes | None:
     """The stream of pixels uint8 [H,W,3] or [H,W]; None if it has more than `most_bytes` bytes, or will by a sample."""
     height, width = image.shape[:2]
-    if max(height, width) > webp.MAX_SIDE:
+    if max(height, width) > webp.MAX_SIDE or height * width > MOST_PIXELS:
         return None
     sample = _sample(image)
     share = sample.shape[0] * sample.shape[1] / (height * width)

@@ -11,6 +11,7 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.WebPImagePlugin import WebPImageFile
 
 from cwic.errors import Corrupt
 
@@ -35,7 +36,7 @@ def decode(data: bytes, height: int, width: int, chunk: str, *, lossless: bool) 
     if announced != (width, height):  # Pillow's reader reserves memory before it can be asked for the size
         raise Corrupt(f"{chunk}: the stream holds {announced} pixels; ({width}, {height}) are allowed")
     try:
-        with Image.open(io.BytesIO(data), formats=["WEBP"]) as picture:
+        with WebPImageFile(io.BytesIO(data)) as picture:  # Image.open has a limit of its own, which is not ours
             found = f"{picture.size[0]} x {picture.size[1]} pixels, mode {picture.mode}"
             if picture.size != (width, height) or picture.mode != "RGB" or getattr(picture, "n_frames", 1) != 1:
                 raise Corrupt(f"{chunk}: the stream holds {found}; {width} x {height} pixels, mode RGB is allowed")
