@@ -150,6 +150,16 @@ def test_longer_than_webp_allows_is_in_tiles(shape: tuple[int, int]) -> None:
     np.testing.assert_array_equal(alpha.decode(alpha.encode(plane), *shape), plane)
 
 
+def test_of_large_pictures_it_is_in_smaller_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    plane = np.random.default_rng(0).integers(0, 256, (40, 50), np.uint8)
+    monkeypatch.setattr(alpha, "LARGE", 1999)
+    monkeypatch.setattr(alpha, "TILE_OF_LARGE", 32)
+    assert alpha.encode(plane).count(b"WEBPVP8L") == 4
+    np.testing.assert_array_equal(alpha.decode(alpha.encode(plane), 40, 50), plane)
+    monkeypatch.setattr(alpha, "LARGE", 2000)
+    assert alpha.encode(plane).count(b"WEBPVP8L") == 1
+
+
 PLANE = picture(40, 30, 2)[:, :, 1].copy()
 
 

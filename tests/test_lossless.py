@@ -129,3 +129,17 @@ def test_a_sample_tells_photographs_apart() -> None:
 
 def _as_chunks(payloads: dict[str, bytes]) -> list[Chunk]:
     return [Chunk(kind, payload) for kind, payload in payloads.items()]
+
+
+def test_what_would_take_gigabytes_of_memory_is_left_to_the_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.zeros((40, 50, 3), np.uint8)
+    assert lossless.encode(image, 1000) is not None
+    monkeypatch.setattr(lossless, "MOST_PIXELS", 1999)
+    assert lossless.encode(image, 1000) is None
+
+
+def test_a_file_of_too_many_pixels_is_refused_before_webp_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = cwic.encode(np.zeros((40, 50, 3), np.uint8), model="tiny-cwic", models_dir=BUNDLES)
+    monkeypatch.setattr(container, "MAX_UNCUT_PIXELS", 1999)
+    with pytest.raises(errors.LimitExceeded, match="50 x 40 pixels in one piece; at most 1999"):
+        cwic.decode(data)
