@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 MOST_THREADS = 8  # each takes the memory of a piece; more cores than this help little
 Item = TypeVar("Item")
@@ -105,6 +107,8 @@ def each(
 
 def _threaded(work: Callable[[Item], Result], items: Sequence[Item], threads: int) -> Iterator[Result]:
     """The results in order. Little is begun ahead: of very many items the first may be the one that fails."""
+    from concurrent.futures import ThreadPoolExecutor  # here, because most pictures are one piece
+
     with ThreadPoolExecutor(threads) as pool:
         begun: deque[Future[Result]] = deque()
         for item in items:
