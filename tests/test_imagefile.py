@@ -81,6 +81,16 @@ def test_a_huge_picture_is_refused_before_it_is_read(tmp_path: Path) -> None:
             imagefile.read_image(path)
 
 
+def test_pillows_own_limit_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (30, 20)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(path)
+    assert imagefile.read_image(path).shape == (20, 30, 3)
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
 def test_of_an_animation_the_first_picture_is_measured(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
