@@ -27,6 +27,7 @@ import cwic
 from cwic import codec
 from cwic.demo import PHOTO
 
+HERE = Path(__file__).resolve().parent  # where the commands find `measure`
 REGION = 1024  # pixels on a side
 
 
@@ -47,8 +48,8 @@ def picture(megapixels: float) -> NDArray[np.uint8]:
 
 def measured(arguments: list[str], program: str | None = None) -> dict[str, float]:
     """What a process with these arguments prints as JSON: of this file, or of a command of cwic, with its time."""
-    command = [sys.executable, __file__] if program is None else [sys.executable, "-c", program]
-    done = subprocess.run([*command, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    command = [sys.executable, str(HERE / "large.py")] if program is None else [sys.executable, "-c", program]
+    done = subprocess.run([*command, *arguments], stdout=subprocess.PIPE, text=True, check=True, cwd=HERE)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -59,8 +60,8 @@ start = time.perf_counter()
 from cwic.cli import main
 assert main(sys.argv[1:]) == 0
 elapsed_s = time.perf_counter() - start
-status = open("/proc/self/status").read()
-print(json.dumps({"seconds": elapsed_s, "MB": int(status.split("VmHWM:")[1].split()[0]) / 1024}))
+from measure import peak_memory
+print(json.dumps({"seconds": elapsed_s, "MB": peak_memory()}))
 """
 
 

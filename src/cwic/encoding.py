@@ -44,11 +44,15 @@ class Source:
     exact: Pixels
     beside: list[Chunk]
 
+    @property
+    def n_colours(self) -> int:
+        return 1 if self.colours.ndim == 2 else 3
+
     def file(self, loaded: Bundle, crc: int, chunks: list[Chunk]) -> bytes:
         """crc: of the symbols, or of the colours in a lossless file."""
         height, width = self.colours.shape[:2]
         model_hash = loaded.hash[: container.MODEL_HASH_BYTES]
-        header = Header(width, height, 1 if self.colours.ndim == 2 else 3, loaded.id, model_hash, crc)
+        header = Header(width, height, self.n_colours, loaded.id, model_hash, crc)
         return container.pack(header, chunks + self.beside)
 
 
@@ -75,12 +79,17 @@ def encode_flagship(
     @cache  # a search may come back to a quality
     def coded(quality: int) -> tuple[bytes, Tiles]:
         found = picture.code(quality, levels, progress)
-        return source.file(loaded, found.crc(), tiles.to_chunks(found) + _preview(source.colours, found)), found
+        # A picture in tiles takes long to decode, and carries a preview: of fewer bytes, the lower its quality.
+        shown = [Chunk(PREVIEW, preview.encode(small(), 50 * quality // QUALITY_MAX))] if len(found.tiles) > 1 else []
+        return source.file(loaded, found.crc(), tiles.to_chunks(found) + shown), found
+
+    @cache
+    def small() -> Pixels:
+        return preview.reduced(source.colours)
 
     def decoded(quality: int) -> Pixels:
         found = flagship.decode_symbols(coded(quality)[1], loaded)
-        colours = 1 if source.colours.ndim == 2 else 3
-        return flagship.synthesise(found, Area(0, 0, height, width), loaded, colours)
+        return flagship.synthesise(found, Area(0, 0, height, width), loaded, source.n_colours)
 
     try:
         lossy = coded(_quality(source.colours, target, lambda q: len(coded(q)[0]), decoded))[0]
@@ -91,13 +100,6 @@ def encode_flagship(
             raise
         return exact
     return _lossless(source, loaded, len(lossy)) or lossy
-
-
-def _preview(image: Pixels, coded: Tiles) -> list[Chunk]:
-    """For a picture in tiles, which takes long to decode; the lower its quality, the fewer bytes it is worth."""
-    if len(coded.tiles) == 1:
-        return []
-    return [Chunk(PREVIEW, preview.encode(preview.reduced(image), 50 * coded.quality // QUALITY_MAX))]
 
 
 def _lossless(source: Source, loaded: Bundle, most_bytes: float) -> bytes | None:

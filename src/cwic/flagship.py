@@ -9,7 +9,6 @@ symbols of its neighbours, and so no seam is seen. Whatever its tiles, a picture
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +29,7 @@ SIDE_STRIDE = 64  # pixels on a side of a position of z; planes are padded to a 
 PIECE, MARGIN = 16, 2
 LARGE = 2**22  # pixels: more are coded in tiles, and take no more memory than they have to
 RESIDUAL_LARGEST = 2**15 - 1
-MOST_FOR_KEPT = 4  # items, such as pieces: it takes longer to compute more than to load networks anew
+MOST_FOR_KEPT = 4  # pieces: it takes longer to compute more than to load networks anew
 
 Pixels = NDArray[np.uint8]
 
@@ -79,13 +78,13 @@ def decode_symbols(coded: Tiles, bundle: Bundle, region: Area | None = None, pro
     if region is not None:
         seen = covering(region).widened(2 * MARGIN)
         needed = [tile for tile in coded.tiles if tile.area.meets(seen)]
-    nets = networks_for(bundle, needed)
-    if len(needed) == 1:
-        return _decode_tile(needed[0], coded.quality, bundle, nets)
     area = Area(
         needed[0].area.top, min(tile.area.left for tile in needed),
         needed[-1].area.bottom, max(tile.area.right for tile in needed),
     )  # fmt: skip
+    nets = networks_for(bundle, area)
+    if len(needed) == 1:
+        return _decode_tile(needed[0], coded.quality, bundle, nets)
     h, w = area.height * SIDE_SCALE, area.width * SIDE_SCALE
     side = np.empty((bundle.side_channels, area.height, area.width), np.int32)
     found = Symbols(
@@ -133,11 +132,11 @@ def synthesise(found: Symbols, region: Area, bundle: Bundle, colours: int, progr
     wanted = covering(region)
     seen = wanted.widened(MARGIN).common(found.area)
     parts = pieces(wanted, PIECE, MARGIN)
-    nets = networks_for(bundle, parts)
+    nets = networks_for(bundle, wanted)
     local = symbols.local_quality(found.quality, seen.within(found.area).of(found.importance, SIDE_SCALE))
     latents = _latents(found, seen, nets, progress)
     del found  # of a large picture's memory a good part
-    if len(parts) > 1:
+    if len(parts) > MOST_FOR_KEPT:
         nets.forget("means.onnx")
     size = region.height, region.width
     image = np.empty((*size, 3) if colours == 3 else size, np.uint8)
@@ -198,14 +197,15 @@ def bits_per_block(found: Symbols, bundle: Bundle) -> NDArray[np.float64]:
     return total
 
 
-def networks_for(bundle: Bundle, items: Sequence[object]) -> Networks:
-    """The bundle's networks: with all cores for one item at a time, or with one for each of several.
+def networks_for(bundle: Bundle, area: Area) -> Networks:
+    """The bundle's networks for an area: with all cores for a single piece, or with one for each of several.
 
     Those for many are not kept: what they took for two pieces at once is more than a picture of usual size ever needs.
     """
-    if len(items) > MOST_FOR_KEPT:
+    n_pieces = len(pieces(area, PIECE, MARGIN))
+    if n_pieces > MOST_FOR_KEPT:
         return Networks(bundle, 1)
-    return networks_of(bundle, None if len(items) == 1 else 1)
+    return networks_of(bundle, None if n_pieces == 1 else 1)
 
 
 def index_sums(side: NDArray[np.float32], nets: Networks) -> NDArray[np.int32]:

@@ -44,7 +44,8 @@ class Picture:
         self._pieces = pieces(self.area, flagship.PIECE, flagship.MARGIN)
         is_cut = height * width > flagship.LARGE  # into tiles of a piece each
         self._grid = [-(-n // flagship.PIECE) if is_cut else 1 for n in (self.area.height, self.area.width)]
-        self._networks = networks_for(bundle, self._pieces)
+        self._zones = dead_zones(bundle.tables)
+        self._networks = networks_for(bundle, self.area)
         shape = (self.area.height * SIDE_SCALE, self.area.width * SIDE_SCALE)
         self._latents = np.empty((bundle.channels, *shape), latents_type(self.area))
         self._importance = np.empty(shape, np.float32)
@@ -59,7 +60,7 @@ class Picture:
             piece.of(self._importance, SIDE_SCALE)[...] = place.of(importance, SIDE_SCALE)
 
         list(each(analyse, self._pieces, "analysis", progress))
-        if len(self._pieces) > 1:
+        if len(self._pieces) > flagship.MOST_FOR_KEPT:
             self._networks.forget("encoder.onnx")
 
     @property
@@ -92,7 +93,9 @@ class _Coding:
         self._local = symbols.local_quality(quality, importance)
         self._side = np.empty((self._bundle.side_channels, self._bounds.height, self._bounds.width), np.float32)
         list(each(self._find_side, self._pieces))
-        self._zones = dead_zones(self._bundle.tables)
+        self._zones = picture._zones
+        # A picture in one tile asks for them twice in a row: what residuals are rounded by, and what they are coded by.
+        self._levels = lru_cache(maxsize=1)(self._levels_of)
         # Where residuals are coded at all is asked of a tile by its neighbours too; in order, not for long.
         self._index = lru_cache(maxsize=3 * len({area.left for area in areas}) + 3)(self._index_of)
 
@@ -124,7 +127,7 @@ class _Coding:
         found = self._networks.side(latents, window.of(self._local, SIDE_SCALE))
         piece.of(self._side)[...] = np.rint(piece.within(window).of(found)).clip(-largest, largest)
 
-    def _levels(self, area: Area) -> NDArray[np.int32]:
+    def _levels_of(self, area: Area) -> NDArray[np.int32]:
         sums = index_sums(area.of(self._side), self._networks)
         return latent_coding.index_levels(sums, self._quality, self._bundle.tables)
 

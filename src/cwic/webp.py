@@ -1,4 +1,4 @@
-"""One picture <-> a WebP stream that holds it and nothing else, through Pillow (docs/format.md, sections 8.7 and 8.10).
+"""One picture <-> a WebP stream that holds it and nothing else, through Pillow (docs/format.md, sections 8.7 and 8.11).
 
 Readers of WebP know more: animations, metadata, bytes after the end. No encoder of ours writes any of it, and what is
 not let in needs no defence.
