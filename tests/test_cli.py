@@ -190,6 +190,15 @@ def test_what_is_lost_is_said_and_refused_with_strict(tmp_path, capsys):
     assert said == f"cwic: {path}: note: of more than 8 bits a sample the upper 8 are kept\n" and coded.exists()
 
 
+def test_effort_is_handed_on(photo, capsys):
+    assert cli.main(["encode", str(photo), "--effort", "11", *MODEL]) == 1
+    assert "effort is 11; 0 to 10 is allowed" in one_line(capsys)
+    assert cli.main(["encode", str(photo), "--effort", "1", "--model", "cwic-psnr", "--quality", "20"]) == 0
+    with_effort = photo.with_suffix(".cwic").read_bytes()
+    assert cli.main(["encode", str(photo), "--force", "--model", "cwic-psnr", "--quality", "20"]) == 0
+    assert photo.with_suffix(".cwic").read_bytes() != with_effort
+
+
 def test_strict_lets_pass_what_is_kept(photo, capsys):
     assert cli.main(["encode", str(photo), "--strict", *MODEL]) == 0
     assert capsys.readouterr().err == ""

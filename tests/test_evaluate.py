@@ -13,6 +13,7 @@ from PIL import Image
 pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
+import cwic  # noqa: E402
 from cwic import metrics  # noqa: E402
 from cwic_lab.evaluate import codecs, plots, rd  # noqa: E402
 
@@ -190,3 +191,17 @@ def test_the_authors_point_is_shown_on_their_crops_only(folder, tmp_path, monkey
     for crop, expected in (((192, 164), True), ((168, 168), False)):
         rd.evaluate(folder, ["jpeg"], tmp_path / "out", crop=crop, pictures=0)
         assert ("33.47 dB" in (tmp_path / "out" / "index.html").read_text()) == expected
+
+
+def test_an_effort_is_part_of_a_codecs_name():
+    (found,) = codecs.find_codecs(["cwic-psnr@3"])
+    assert (found.name, found.model, found.effort) == ("cwic-psnr@3", "cwic-psnr", 3)
+    assert {c.name for c in codecs.find_codecs(["*@10"])} == {"cwic-psnr@10", "cwic-ssim@10"}
+    image = np.random.default_rng(0).integers(90, 160, (40, 70, 3)).astype(np.uint8)
+    assert found.encode(image, 20) == cwic.encode(image, model="cwic-psnr", quality=20, effort=3)
+
+
+@pytest.mark.parametrize("name", ["jpeg@3", "li2018-0.30-small@3", "cwic-psnr@", "cwic-psnr@x", "cwic-psnr@-1"])
+def test_what_has_no_effort_is_named(name):
+    with pytest.raises(ValueError, match=f"codec '{name}'; available"):
+        codecs.find_codecs([name])

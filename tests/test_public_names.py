@@ -24,8 +24,8 @@ def test_the_public_names_are_these() -> None:
 
 def test_the_public_functions_take_these_arguments() -> None:
     assert list(inspect.signature(cwic.encode).parameters) == [
-        "image", "model", "quality", "bpp", "size", "psnr", "ms_ssim", "importance", "metadata", "models_dir",
-        "max_pixels", "progress",
+        "image", "model", "quality", "bpp", "size", "psnr", "ms_ssim", "importance", "effort", "metadata",
+        "models_dir", "max_pixels", "progress",
     ]  # fmt: skip
     assert list(inspect.signature(cwic.decode).parameters) == [
         "data", "models_dir", "region", "max_pixels", "progress",

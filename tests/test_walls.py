@@ -31,6 +31,8 @@ ROOMS = {
     "search.py": {"cwic.errors", "cwic.symbols"},
     "importance.py": {"cwic.errors", "cwic.symbols", "PIL"},
     "networks.py": {"cwic.areas", "cwic.bundle", "cwic.errors", "onnxruntime"},
+    "effort.py": {"cwic"},
+    "similarity.py": {"cwic.metrics"},
     "symbols.py": set(),
     "metrics.py": set(),
     "mapview.py": {"PIL"},

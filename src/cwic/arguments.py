@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from cwic import __version__, bundle
+from cwic.effort import EFFORT_MAX
 from cwic.encoding import DEFAULT_QUALITY
 
 
@@ -48,6 +49,10 @@ def parser() -> argparse.ArgumentParser:
     models.add_argument(
         "--importance", metavar="auto|uniform|MAP.png", help="a grey picture of any size: white gets more bits"
     )
+    models.add_argument(
+        "--effort", type=int, default=0, metavar=f"0..{EFFORT_MAX}",
+        help="steps of improving the code for this picture: a smaller file, for more time; default: 0",
+    )  # fmt: skip
     add_max_pixels(sub)
     add_models(sub)
 
@@ -86,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
         "--codec",
         action="append",
         metavar="NAME",
-        help="bundle id, pattern, jpeg, jpeg2000, webp, avif, jxl, heic; repeatable",
+        help="bundle id, pattern, cwic-ssim@10 (at effort 10), jpeg, jpeg2000, webp, avif, jxl, heic; repeatable",
     )
     sub.add_argument("-o", "--output", type=Path, default=Path("report"), metavar="REPORT_DIR")
     sub.add_argument("--crop", type=_size, metavar="WxH", help="centre crop, 752x496 for the paper's")

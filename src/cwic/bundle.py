@@ -4,10 +4,11 @@
          encoder.onnx    only needed to encode
          decoder.onnx
          tables.npz      integer arrays for the entropy coder
+         gradient.onnx   of some of kind cwic: for an encoder that spends effort on a picture
          README.md       how it was trained, on what, with which results
 
-The bundle's hash is the SHA-256 of the manifest without "training", as canonical JSON. The manifest holds the
-SHA-256 of every file, and so the hash stands for all of the bundle that has an effect on bytes or pixels.
+The bundle's hash is the SHA-256 of the manifest without "training" and "effort", as canonical JSON. The manifest holds
+the SHA-256 of every file, and so the hash stands for all of the bundle that has an effect on what a file means.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ PACKAGE_MODELS = Path(__file__).parent / "models"
 FOLDERS_VARIABLE = "CWIC_MODELS"  # of the environment: folders of bundles, separated as in PATH
 MANIFEST = "model.json"
 MANIFEST_FORMAT = 1
+GRADIENT = "gradient.onnx"  # of a bundle whose manifest has "effort"
 FILES = {
     "autoencoder": ("encoder.onnx", "decoder.onnx", "tables.npz"),
     "li2018": ("encoder.onnx", "decoder.onnx", "tables.npz"),
@@ -47,6 +50,24 @@ MANIFEST_KEYS: dict[str, type | tuple[type, ...]] = {
 MORE_KEYS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "autoencoder": {"target_bpp": (int, float)}, "li2018": {"target_bpp": (int, float)}, "cwic": {"side_channels": int},
 }  # fmt: skip
+# What a manifest may have besides, and keys that have no part in the hash.
+OPTIONAL_KEYS: dict[str, dict[str, type]] = {"autoencoder": {}, "li2018": {}, "cwic": {"effort": dict}}
+UNHASHED = ("training", "effort")
+EFFORT_KEYS = {"sha256", "lambda", "squared_error", "ms_ssim"}
+
+
+@dataclass(frozen=True)
+class Effort:
+    """The loss that a bundle was trained for, and which gradient.onnx is for; planes are in [-1,1].
+
+    bits + lambda (squared_error MSE + ms_ssim (1 - MS-SSIM)) pixels, where lambda goes from `lowest` at quality 0 to
+    `highest` at 100, its logarithm in a straight line.
+    """
+
+    lowest: float
+    highest: float
+    squared_error: float
+    ms_ssim: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +77,7 @@ class Bundle:
     kind: "autoencoder", "li2018" or "cwic". stride: pixels on a side of one position of the code. channels: n, or
     those of y (cwic). levels: L of the importance map, 0 for the autoencoder. target_bpp: 0 for cwic, which has every
     rate. side_channels: of z, 0 but for cwic. hash: 32 bytes. tables: integer arrays by name. training: provenance,
-    free form.
+    free form. effort: None without gradient.onnx.
     """
 
     path: Path
@@ -70,6 +91,7 @@ class Bundle:
     hash: bytes
     tables: dict[str, NDArray[Any]]
     training: dict[str, Any]
+    effort: Effort | None
 
 
 def load(model_id: str, models_dir: Path | None = None, hash_prefix: bytes | None = None) -> Bundle:
@@ -142,13 +164,13 @@ def _load_directory(path: Path, stamps: tuple[tuple[str, int, int], ...]) -> Bun
         channels=manifest["channels"], levels=manifest["levels"], target_bpp=float(manifest.get("target_bpp", 0)),
         side_channels=manifest.get("side_channels", 0),
         hash=manifest_hash(manifest), tables=_read_tables(contents["tables.npz"], path / "tables.npz"),
-        training=manifest["training"],
+        training=manifest["training"], effort=_read_effort(path, manifest),
     )  # fmt: skip
 
 
 def manifest_hash(manifest: Mapping[str, Any]) -> bytes:
-    """SHA-256 (32 bytes) of the manifest without "training": keys sorted, no spaces, ASCII."""
-    named = {key: value for key, value in manifest.items() if key != "training"}
+    """SHA-256 (32 bytes) of the manifest without "training" and "effort": keys sorted, no spaces, ASCII."""
+    named = {key: value for key, value in manifest.items() if key not in UNHASHED}
     return hashlib.sha256(json.dumps(named, sort_keys=True, separators=(",", ":")).encode("ascii")).digest()
 
 
@@ -181,10 +203,10 @@ def _check_manifest(manifest: Any, path: Path) -> None:
     kind = str(manifest["kind"])
     if kind not in FILES:
         raise ModelError(f"{path}: kind is {kind!r}; allowed are {', '.join(FILES)}")
-    keys = MANIFEST_KEYS | MORE_KEYS[kind]
-    if set(manifest) != set(keys):
+    keys, optional = MANIFEST_KEYS | MORE_KEYS[kind], OPTIONAL_KEYS[kind]
+    if set(manifest) - set(optional) != set(keys):
         raise ModelError(f"{path} has {sorted(manifest)}; exactly the keys {sorted(keys)} are allowed")
-    for key, type_ in keys.items():
+    for key, type_ in (keys | {key: optional[key] for key in optional if key in manifest}).items():
         if not isinstance(manifest[key], type_) or isinstance(manifest[key], bool):
             raise ModelError(f"{path}: {key} is {manifest[key]!r}, which is of the wrong type")
     n, levels = manifest["channels"], manifest["levels"]
@@ -200,9 +222,32 @@ def _check_manifest(manifest: Any, path: Path) -> None:
         "side_channels must be 1 to 1024": 1 <= manifest.get("side_channels", 1) <= 1024,
         f"files must give the SHA-256 of {FILES[kind]}": set(manifest["files"]) == set(FILES[kind]),
     }
+    if "effort" in manifest:
+        found = manifest["effort"]
+        rules[f"effort must have exactly {sorted(EFFORT_KEYS)}"] = set(found) == EFFORT_KEYS
+        rules["effort's lambda must be two numbers, 0 < lowest < highest; its weights not below 0"] = _is_effort(found)
     for rule, holds in rules.items():
         if not holds:
             raise ModelError(f"{path}: {rule}")
+
+
+def _is_effort(found: Mapping[str, Any]) -> bool:
+    """Whether the numbers of a manifest's "effort" are what they may be."""
+    ends = found.get("lambda")
+    numbers = [*(ends if isinstance(ends, list) else []), found.get("squared_error"), found.get("ms_ssim")]
+    if len(numbers) != 4 or not all(type(n) in (int, float) and math.isfinite(n) for n in numbers):
+        return False
+    return bool(0 < numbers[0] < numbers[1] and min(numbers) >= 0)
+
+
+def _read_effort(path: Path, manifest: Mapping[str, Any]) -> Effort | None:
+    """Verifies gradient.onnx, where the manifest names it."""
+    found = manifest.get("effort")
+    if found is None:
+        return None
+    _read_verified(path / GRADIENT, found["sha256"])
+    lowest, highest = found["lambda"]
+    return Effort(float(lowest), float(highest), float(found["squared_error"]), float(found["ms_ssim"]))
 
 
 def _read_verified(path: Path, sha256: Any) -> bytes:

@@ -135,7 +135,7 @@ def _encode(arguments: argparse.Namespace) -> None:
     with ProgressBar() as progress:
         data = codec.encode(
             picture.pixels, model=arguments.model, quality=arguments.quality, bpp=arguments.bpp, size=arguments.size,
-            psnr=arguments.psnr, ms_ssim=arguments.ms_ssim, importance=importance,
+            psnr=arguments.psnr, ms_ssim=arguments.ms_ssim, importance=importance, effort=arguments.effort,
             metadata=Metadata() if arguments.strip else picture.metadata, models_dir=arguments.models,
             max_pixels=arguments.max_pixels, progress=progress,
         )  # fmt: skip

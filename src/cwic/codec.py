@@ -23,7 +23,8 @@ from cwic import alpha, bundle, container, encoding, flagship, lossless, paper, 
 from cwic.areas import Area, Progress, silent
 from cwic.bundle import DEFAULT_MODEL, Bundle
 from cwic.container import ALPH, CODE, IMAP, PIXL, PREVIEW, TILES, Header
-from cwic.errors import Corrupt, LimitExceeded, ModelError, RegionOutside
+from cwic.effort import EFFORT_MAX
+from cwic.errors import Corrupt, LimitExceeded, ModelError, RegionOutside, TargetUnreachable
 from cwic.metadata import Metadata
 from cwic.metadata import from_chunks as metadata_from_chunks
 from cwic.search import Target
@@ -65,8 +66,8 @@ class Info:
 def encode(
     image: Pixels, *, model: str = DEFAULT_MODEL, quality: float | None = None, bpp: float | None = None,
     size: int | None = None, psnr: float | None = None, ms_ssim: float | None = None,
-    importance: str | Pixels | None = None, metadata: Metadata | None = None, models_dir: Path | None = None,
-    max_pixels: int | None = None, progress: Progress = silent,
+    importance: str | Pixels | None = None, effort: int = 0, metadata: Metadata | None = None,
+    models_dir: Path | None = None, max_pixels: int | None = None, progress: Progress = silent,
 ) -> bytes:  # fmt: skip
     """Pixels to the bytes of a complete .cwic file.
 
@@ -74,22 +75,25 @@ def encode(
     exactly; colours where it is 0 are not kept. model: id of a bundle, looked for as in `bundle.load`. For models
     of kind cwic: at most one of quality (0..100, default 50), bpp (bits per pixel) and size (bytes), which the file
     will not exceed, psnr (dB) and ms_ssim, which the decoded colours will not fall below; and importance, "auto",
-    "uniform" or a grey picture uint8 [H',W'] (white: more bits), by default what the model was made for. A
-    picture that is no larger exactly, such as text or a drawing often is, is kept exactly. metadata: carried along.
+    "uniform" or a grey picture uint8 [H',W'] (white: more bits), by default what the model was made for; and effort,
+    0 to 10 steps of improving the code for this picture: a smaller file of equal quality, for more time. A picture
+    that is no larger exactly, such as text or a drawing often is, is kept exactly. metadata: carried along.
     max_pixels: larger pictures are refused; default 2^28. progress: told what is being done, and how much of it is.
     Raises UnsupportedImage, ModelError, and TargetUnreachable for a target that this picture cannot be given.
     """
     pixels.check_image(image, max_pixels=max_pixels)
     target = Target(quality, bpp, size, psnr, ms_ssim)
+    if effort not in range(EFFORT_MAX + 1):
+        raise TargetUnreachable(f"effort is {effort!r}; 0 to {EFFORT_MAX} is allowed")
     loaded = bundle.load(model, models_dir)
     if loaded.kind != "cwic":
-        if target.given() or importance is not None:
-            asked = [*target.given(), *(["importance"] if importance is not None else [])]
+        others = {"importance": importance is not None, "effort": effort != 0}
+        if asked := [*target.given(), *(name for name, is_asked in others.items() if is_asked)]:
             raise ModelError(f"{' and '.join(asked)} cannot be given for {model!r}: a {loaded.kind} model has one rate")
         pixels.check_image(image, max_pixels=container.MAX_UNCUT_PIXELS)
     source = encoding.source(image, metadata or Metadata())
     if loaded.kind == "cwic":
-        return encoding.encode_flagship(source, loaded, target, importance, progress)
+        return encoding.encode_flagship(source, loaded, target, importance, effort, progress)
     found, chunks = paper.encode(pixels.to_planes(source.colours, loaded.stride), loaded)
     return source.file(loaded, found.crc(), chunks)
 

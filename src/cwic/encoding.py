@@ -66,9 +66,9 @@ def source(image: Pixels, metadata: Metadata) -> Source:
 
 
 def encode_flagship(
-    source: Source, loaded: Bundle, target: Target, drawn: str | Pixels | None, progress: Progress
+    source: Source, loaded: Bundle, target: Target, drawn: str | Pixels | None, steps: int, progress: Progress
 ) -> bytes:
-    """A file at the quality that meets the target, or the lossless one if that is no larger.
+    """A file at the quality that meets the target, or the lossless one if that is no larger. steps: of effort.
 
     The analysis is run once. Raises TargetUnreachable, ModelError.
     """
@@ -78,7 +78,7 @@ def encode_flagship(
 
     @cache  # a search may come back to a quality
     def coded(quality: int) -> tuple[bytes, Tiles]:
-        found = picture.code(quality, levels, progress)
+        found = picture.code(quality, levels, progress, steps=steps)
         # A picture in tiles takes long to decode, and carries a preview: of fewer bytes, the lower its quality.
         shown = [Chunk(PREVIEW, preview.encode(small(), 50 * quality // QUALITY_MAX))] if len(found.tiles) > 1 else []
         return source.file(loaded, found.crc(), tiles.to_chunks(found) + shown), found

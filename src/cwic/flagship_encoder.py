@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from cwic import flagship, pixels, symbols
+from cwic import effort, flagship, pixels, symbols
 from cwic.areas import Area, Progress, cut, each, pieces, silent
 from cwic.bundle import Bundle
 from cwic.entropy import code as entropy
@@ -39,6 +39,7 @@ class Picture:
     def __init__(self, image: Pixels, bundle: Bundle, progress: Progress = silent) -> None:
         """image: uint8 [H,W,3] or [H,W]. Raises ModelError."""
         height, width = image.shape[:2]
+        self._image = image
         self.area = covering(Area(0, 0, height, width))
         self._bundle = bundle
         self._pieces = pieces(self.area, flagship.PIECE, flagship.MARGIN)
@@ -52,8 +53,7 @@ class Picture:
 
         def analyse(piece: Area) -> None:
             window = piece.widened(flagship.MARGIN).common(self.area)
-            part = image[window.rows(SIDE_STRIDE), window.columns(SIDE_STRIDE)]
-            latents, importance = self._networks.latents(pixels.to_planes(part, SIDE_STRIDE))
+            latents, importance = self._networks.latents(pixels.to_planes(self.pixels(window), SIDE_STRIDE))
             assert importance is not None
             place = piece.within(window)
             piece.of(self._latents, SIDE_SCALE)[...] = place.of(latents, SIDE_SCALE)
@@ -62,6 +62,10 @@ class Picture:
         list(each(analyse, self._pieces, "analysis", progress))
         if len(self._pieces) > flagship.MOST_FOR_KEPT:
             self._networks.forget("encoder.onnx")
+
+    def pixels(self, window: Area) -> Pixels:
+        """Those of an area in positions of z, as far as there are any."""
+        return self._image[window.rows(SIDE_STRIDE), window.columns(SIDE_STRIDE)]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -74,10 +78,17 @@ class Picture:
         levels: NDArray[np.uint8] = np.rint(centred).clip(0, self._bundle.levels - 1).astype(np.uint8)
         return levels
 
-    def code(self, quality: int, importance: NDArray[np.uint8], progress: Progress = silent) -> Tiles:
-        """The coded tiles at a quality 0..10000 under a map of levels uint8 [h,w]. Raises ModelError."""
+    def code(
+        self, quality: int, importance: NDArray[np.uint8], progress: Progress = silent, *, steps: int = 0
+    ) -> Tiles:
+        """The coded tiles at a quality 0..10000 under a map of levels uint8 [h,w]. Raises ModelError.
+
+        steps: of improving y before (`effort`).
+        """
         down, across = self._grid
         coding = _Coding(self, quality, importance, cut(self.area, down, across))
+        if steps:
+            coding.improve(steps, progress)
         return Tiles(quality, down, across, list(each(coding.tile, coding.areas, "coding", progress)))
 
 
@@ -88,16 +99,35 @@ class _Coding:
         """areas: of the tiles, in positions of z."""
         self.areas = areas
         self._bounds, self._bundle, self._networks = picture.area, picture._bundle, picture._networks
-        self._latents, self._pieces = picture._latents, picture._pieces
+        self._picture, self._latents, self._pieces = picture, picture._latents, picture._pieces
         self._quality, self._importance = quality, importance
         self._local = symbols.local_quality(quality, importance)
         self._side = np.empty((self._bundle.side_channels, self._bounds.height, self._bounds.width), np.float32)
         list(each(self._find_side, self._pieces))
-        self._zones = picture._zones
         # A picture in one tile asks for them twice in a row: what residuals are rounded by, and what they are coded by.
         self._levels = lru_cache(maxsize=1)(self._levels_of)
         # Where residuals are coded at all is asked of a tile by its neighbours too; in order, not for long.
         self._index = lru_cache(maxsize=3 * len({area.left for area in areas}) + 3)(self._index_of)
+
+    def improve(self, steps: int, progress: Progress) -> None:
+        """Take better latents in the place of the picture's, piece by piece."""
+        deviations = effort.deviations(self._bundle.tables)
+        found = np.empty_like(self._latents)
+
+        def improve(piece: Area) -> None:
+            window = piece.widened(flagship.MARGIN).common(self._bounds)
+            image = self._picture.pixels(window)
+            height, width = image.shape[:2]
+            made = effort.improved(
+                window.of(self._latents, SIDE_SCALE).astype(np.float32), window.of(self._side),
+                window.of(self._local, SIDE_SCALE), self._by_index(window, self._picture._zones),
+                self._by_index(window, deviations), pixels.to_planes(image, SIDE_STRIDE), (height, width),
+                self._networks, self._bundle, steps,
+            )  # fmt: skip
+            piece.of(found, SIDE_SCALE)[...] = piece.within(window).of(made, SIDE_SCALE)
+
+        list(each(improve, self._pieces, "effort", progress))
+        self._latents = found
 
     def tile(self, area: Area) -> Tile:
         """The tile of this area."""
@@ -107,7 +137,7 @@ class _Coding:
             window = piece.widened(flagship.MARGIN).common(self._bounds)
             found = self._networks.rounded(
                 window.of(self._latents, SIDE_SCALE).astype(np.float32), window.of(self._side),
-                window.of(self._local, SIDE_SCALE), self._zones_of(window),
+                window.of(self._local, SIDE_SCALE), self._by_index(window, self._picture._zones),
             ).clip(-RESIDUAL_LARGEST, RESIDUAL_LARGEST)  # fmt: skip
             piece.within(area).of(residual, SIDE_SCALE)[...] = piece.within(window).of(found, SIDE_SCALE)
 
@@ -134,14 +164,14 @@ class _Coding:
     def _index_of(self, area: Area) -> NDArray[np.uint8]:
         return index_of_side(self._levels(area), self._bundle.tables)
 
-    def _zones_of(self, window: Area) -> NDArray[np.float32]:
-        """The dead zones of a window, each by the index that its own tile has there: float32 [C,h,w]."""
+    def _by_index(self, window: Area, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The value [T] of the table index that each place's own tile has there: float32 [C,h,w] of a window."""
         found = np.empty((self._bundle.channels, window.height * SIDE_SCALE, window.width * SIDE_SCALE), np.float32)
         for area in self.areas:
             if area.meets(window):
                 both = area.common(window)
                 index = both.within(area).of(self._index(area), SIDE_SCALE)
-                both.within(window).of(found, SIDE_SCALE)[...] = self._zones[index]
+                both.within(window).of(found, SIDE_SCALE)[...] = values[index]
         return found
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cwic.areas import Area, cores, pieces
-from cwic.bundle import Bundle
+from cwic.bundle import GRADIENT, Bundle
 from cwic.errors import ModelError
 
 # In positions of the code (autoencoder, li2018): 1024 pixels at stride 8. The networks look at 9 positions.
@@ -92,6 +92,29 @@ class Networks:
         """y_hat of the symbols at the local quality. Raises ModelError."""
         never = np.full_like(residual, NEVER)
         return self._means("decoded", np.zeros_like(residual), residual, side, quality, never)
+
+    def coded(self, latents: Array, side: Array, quality: Array, dead_zone: Array) -> tuple[Array, Array]:
+        """y_hat [C,h,w] of what y is rounded to with this dead zone, and those residuals, as of `rounded`."""
+        inputs = {
+            "latents": (latents, SIDE_SCALE), "residual": (np.zeros_like(latents), SIDE_SCALE), "side": (side, 1),
+            "quality": (quality, SIDE_SCALE), "dead_zone": (dead_zone, SIDE_SCALE),
+        }  # fmt: skip
+        made = dict.fromkeys(("decoded", "found"), _Plane(self._bundle.channels, SIDE_SCALE))
+        found = self._run("means.onnx", inputs, made, (side.shape[1], side.shape[2]))
+        return found["decoded"], found["found"]
+
+    def newton_step(
+        self, latents: Array, decoded: Array, found: Array, side: Array, quality: Array, deviation: Array, error: Array
+    ) -> Array:
+        """What to take off y for a whole step towards fewer bits and less distortion, [C,h,w]. Raises ModelError.
+
+        decoded, found: of `coded`. deviation: of the residuals [C,h,w]. error: the distortion's derivative by the
+        decoded planes, in bits, float32 [3,H',W'].
+        """
+        given = {"latents": latents, "decoded": decoded, "found": found, "deviation": deviation, "quality": quality}
+        inputs = {name: (array, SIDE_SCALE) for name, array in given.items()}
+        inputs |= {"side": (side, 1), "error": (error, 64)}
+        return self._flagship(GRADIENT, inputs, "step", self._bundle.channels, SIDE_SCALE)
 
     def _means(self, output: str, latents: Array, residual: Array, side: Array, quality: Array, zone: Array) -> Array:
         inputs = {
@@ -170,7 +193,9 @@ class Networks:
         # that the next one needs: on two cores decoding took 0.28 s with it, 0.16 s without.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.intra_op_num_threads = self._threads
-        content = (self._bundle.path / file).read_bytes()
+        path = self._bundle.path / file
+        # Where the gradient's weights are in the other graphs is told relative to its own path.
+        content = str(path) if file == GRADIENT else path.read_bytes()
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 

@@ -26,7 +26,7 @@ from cwic.metadata import WORDS, Metadata
 FORMAT, EXTENSION, MIME = "CWIC", ".cwic", "image/x-cwic"
 MODES = ("L", "LA", "RGB", "RGBA")
 # What `save` hands on to codec.encode as it is.
-OPTIONS = ("model", "quality", "bpp", "size", "psnr", "ms_ssim")
+OPTIONS = ("model", "quality", "bpp", "size", "psnr", "ms_ssim", "effort")
 # Our field of the metadata by Pillow's word for it, as a keyword of `save` and in `info`.
 FIELDS = {"icc_profile": "icc", "exif": "exif", "xmp": "xmp"}
 EXIF_PREFIX = b"Exif\0\0"  # which Pillow has before EXIF, and .cwic files have not

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -23,18 +24,21 @@ from cwic.entropy import latents as latent_coding
 from cwic.entropy import tables as runtime_tables
 from cwic.flagship_encoder import Picture
 from cwic_lab import prior, refine
-from cwic_lab.graphs import check_parity, write_graph
+from cwic_lab.graphs import check_parity, write_graph, write_sharing_graph
 from cwic_lab.images import ImageRef, Reader
-from cwic_lab.networks.flagship import KNOTS, LATENTS, SIDE, STEPS, Flagship
+from cwic_lab.loss import MS_SSIM_WEIGHT
+from cwic_lab.networks.flagship import KNOTS, LAMBDA, LATENTS, SIDE, STEPS, Flagship
 from cwic_lab.networks.flagship_blocks import rounded_outside
+from cwic_lab.networks.flagship_gradient import newton_step
 from cwic_lab.networks.flagship_index import SMALLEST, STEP, TABLES, IndexNetwork, index_bias
 from cwic_lab.rate import PER_DEVIATION
 
 # Sums must agree bit for bit; latents are compared in steps of the quantizer; planes lie in [-1, 1], 2 / 255 is one
 # grey level; a latent on the edge of rounding may fall the other way in another library: pictures are compared by PSNR.
+# The step of an encoder's effort is compared as a whole, by its norm: slopes jump where features are 0.
 PARITY_LIMITS = {
     "index_difference": 0.0, "latents_difference": 0.1, "planes_difference": 2e-3, "codec_psnr_difference_db": 0.02,
-    "rounding_loss_db": 0.1,
+    "rounding_loss_db": 0.1, "step_difference": 1e-3,
 }  # fmt: skip
 CHECK_QUALITIES = (1000, 5000, 9000)
 TABLE_QUALITIES = 4  # that each photograph is coded at for the tables
@@ -61,7 +65,7 @@ def code_means(
 
 
 def write_graphs(network: Flagship, out: Path) -> None:
-    """The five graphs; the integers of index.onnx stay whole, in int16 where they fit."""
+    """The graphs; the integers of index.onnx stay whole, in int16 where they fit."""
     planes, latents = torch.zeros(1, 3, 128, 192), torch.zeros(1, LATENTS, 8, 12)
     side, quality = torch.zeros(1, SIDE, 2, 3), torch.full((1, 1, 8, 12), 0.5)
 
@@ -78,11 +82,28 @@ def write_graphs(network: Flagship, out: Path) -> None:
     write("decoder.onnx", network.synthesis, {"latents": latents, "quality": quality}, ["planes"])
     index = IndexNetwork(network.scales)
     write_graph(index, index, {"side": side}, ["sums"], out / "index.onnx", weights=np.int16)
+    write_gradient(network, out)
 
 
-def manifest(network: Flagship) -> dict[str, Any]:
-    """The flagship's own keys of model.json."""
-    return {"kind": network.kind, "stride": 16, "channels": LATENTS, "levels": 16, "side_channels": SIDE}
+def write_gradient(network: Flagship, out: Path) -> None:
+    """gradient.onnx, beside the graphs that have its weights."""
+    planes, latents = torch.zeros(1, 3, 128, 192), torch.zeros(1, LATENTS, 8, 12)
+    given = {
+        "latents": latents, "decoded": latents, "found": latents, "side": torch.zeros(1, SIDE, 2, 3),
+        "quality": torch.full((1, 1, 8, 12), 0.5), "deviation": latents + 1, "error": planes,
+    }  # fmt: skip
+    run = partial(newton_step, network)
+    write_sharing_graph(network, run, given, ["step"], out / bundle.GRADIENT, ("decoder.onnx", "means.onnx"))
+
+
+def manifest(network: Flagship, path: Path, ms_ssim_share: float) -> dict[str, Any]:
+    """The flagship's own keys of model.json, for the graphs at `path` and the loss of a training (`loss`)."""
+    effort = {
+        "sha256": hashlib.sha256((path / bundle.GRADIENT).read_bytes()).hexdigest(), "lambda": list(LAMBDA),
+        "squared_error": (1 - ms_ssim_share) * 255**2 / 4, "ms_ssim": ms_ssim_share * MS_SSIM_WEIGHT,
+    }  # fmt: skip
+    own = {"kind": network.kind, "stride": 16, "channels": LATENTS, "levels": 16, "side_channels": SIDE}
+    return own | {"effort": effort}
 
 
 def start_tables(network: Flagship) -> runtime_tables.Tables:
@@ -174,6 +195,8 @@ def prove(network: Flagship, shipped: Flagship, path: Path, images: Sequence[NDA
             expected = _decoded(shipped, found)
             whole = _through(network, planes, quality)
             gain = shipped.gain(torch.full((1, 1, 1, 1), quality / symbols.QUALITY_MAX))[0].numpy()
+            given = _step_inputs(nets, found, made, planes)
+            step = newton_step(shipped, *(torch.from_numpy(values)[None] for values in given))[0].numpy()
         rows.append({
             "index_difference": float(np.abs(sums - nets.index_sums(found.side.astype(np.float32))).max()),
             "latents_difference": float(np.abs((made - nets.latents(planes).latents) * gain).max()),
@@ -183,8 +206,20 @@ def prove(network: Flagship, shipped: Flagship, path: Path, images: Sequence[NDA
             ),
             "rounding_loss_db": metrics.psnr(image, pixels.from_planes(whole, *image.shape))
             - metrics.psnr(image, pixels.from_planes(_through(shipped, planes, quality), *image.shape)),
+            "step_difference": float(np.linalg.norm(nets.newton_step(*given) - step) / np.linalg.norm(step)),
         })  # fmt: skip
     return check_parity(rows, PARITY_LIMITS)
+
+
+def _step_inputs(
+    nets: runtime.Networks, found: flagship.Symbols, latents: NDArray[np.float32], planes: NDArray[np.float32]
+) -> list[NDArray[np.float32]]:
+    """What gradient.onnx takes, of a picture's symbols; one deviation for all."""
+    local = symbols.local_quality(found.quality, found.importance)
+    residual, side = (values.astype(np.float32) for values in (found.residual, found.side))
+    decoded = nets.decoded(residual, side, local)
+    error = nets.planes(decoded, local) - planes
+    return [latents, decoded, residual, side, local, np.ones_like(latents), error]
 
 
 def _synthesised(nets: runtime.Networks, found: flagship.Symbols) -> NDArray[np.float32]:

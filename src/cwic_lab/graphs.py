@@ -10,6 +10,7 @@ The runtime unpacks them when it loads a graph and computes in float32.
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -55,17 +56,44 @@ def write_graph(
 
     inputs: an example of each argument, by name. weights: as in `shrink_weights`.
     """
+    model = exported(network, run, inputs, outputs)
+    name_weights(model, network)
+    shrink_weights(model, weights)
+    write_checked(model, path)
+
+
+def write_sharing_graph(
+    network: nn.Module, run: Callable[..., Any], inputs: Mapping[str, Tensor], outputs: Sequence[str], path: Path,
+    owners: Sequence[str],
+) -> None:  # fmt: skip
+    """As `write_graph`, but weights that a graph of the names `owners` beside it stores are not stored once more.
+
+    They are external data in ONNX's sense: places in those files. A runtime has to load the graph by its path.
+    """
+    model = exported(network, run, inputs, outputs, fold=False)  # so that weights stay as the network has them
+    for owner in owners:
+        share_weights(model, path.parent / owner)
+    write_checked(model, path)
+
+
+def exported(
+    network: nn.Module, run: Callable[..., Any], inputs: Mapping[str, Tensor], outputs: Sequence[str], *,
+    fold: bool = True,
+) -> onnx.ModelProto:  # fmt: skip
+    """The graph with float32 weights. fold: compute what does not depend on the inputs."""
     buffer = io.BytesIO()
     axes = {key: {2: f"{key}_height", 3: f"{key}_width"} for key in [*inputs, *outputs]}
     torch.onnx.export(
         _Run(network, run).eval(), tuple(inputs.values()), buffer, input_names=list(inputs), output_names=list(outputs),
-        dynamic_axes=axes, opset_version=OPSET, dynamo=False,
+        dynamic_axes=axes, opset_version=OPSET, do_constant_folding=fold, dynamo=False,
     )  # fmt: skip
-    model = onnx.load_from_string(buffer.getvalue())
-    name_weights(model, network)
-    shrink_weights(model, weights)
-    onnx.checker.check_model(model, full_check=True)
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def write_checked(model: onnx.ModelProto, path: Path) -> None:
+    """Write a graph. Raises onnx.checker.ValidationError for one that is none."""
     path.write_bytes(model.SerializeToString())
+    onnx.checker.check_model(path, full_check=True)  # by its path, as data may be in other files
 
 
 def check_parity(rows: Sequence[Mapping[str, float]], limits: Mapping[str, float]) -> dict[str, float]:
@@ -157,6 +185,52 @@ def shrink_weights(model: onnx.ModelProto, to: type = np.float16) -> None:
             nodes.append(onnx.helper.make_node("Mul", [whole, f"{name}.scale"], [name]))
     for place, node in enumerate(nodes):
         model.graph.node.insert(place, node)
+
+
+def share_weights(model: onnx.ModelProto, owner: Path) -> None:
+    """Replace float32 weights of more than one dimension by places in the graph `owner` that stores them by name.
+
+    Unpacked they are what the owner's nodes unpack, which may be the transposed matrix.
+    """
+    content = owner.read_bytes()
+    stored = {weight.name: weight for weight in onnx.load_from_string(content).graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    for weight in list(model.graph.initializer):
+        if len(weight.dims) < 2 or weight.data_type != onnx.TensorProto.FLOAT:
+            continue
+        for full, suffix in itertools.product((weight.name, weight.name + TRANSPOSED), ("int8", "float16")):
+            if small := stored.get(f"{full}.{suffix}"):
+                nodes += _shared(model.graph, weight, small, stored.get(f"{full}.scale"), owner.name, content)
+                break
+    for place, node in enumerate(nodes):
+        model.graph.node.insert(place, node)
+
+
+def _shared(
+    graph: onnx.GraphProto, weight: onnx.TensorProto, small: onnx.TensorProto, scale: onnx.TensorProto | None,
+    owner: str, content: bytes,
+) -> list[onnx.NodeProto]:  # fmt: skip
+    """Make `weight` the owner's tensor `small`, and return the nodes that make of it what `weight` was."""
+    name, shape, transposed = weight.name, list(weight.dims), TRANSPOSED in small.name.removeprefix(weight.name)
+    outside = onnx.TensorProto(name=small.name, data_type=small.data_type, data_location=onnx.TensorProto.EXTERNAL)
+    outside.dims.extend(reversed(shape) if transposed else shape)
+    place = {"location": owner, "offset": content.index(small.raw_data), "length": len(small.raw_data)}
+    for key, value in place.items():
+        outside.external_data.add(key=key, value=str(value))
+    weight.CopyFrom(outside)
+    steps: list[tuple[str, list[str], dict[str, Any]]] = [("Cast", [], {"to": onnx.TensorProto.FLOAT})]
+    if scale is not None:
+        rows = numpy_helper.to_array(scale).reshape([-1] + [1] * (len(shape) - 1))
+        graph.initializer.append(numpy_helper.from_array(rows, f"{name}.scale"))
+        steps.append(("Mul", [f"{name}.scale"], {}))
+    if transposed:
+        steps.append(("Transpose", [], {"perm": [1, 0]}))
+    nodes, given = [], small.name
+    for number, (kind, more, attributes) in enumerate(steps, 1):
+        made = name if number == len(steps) else f"{name}.{kind}"
+        nodes.append(onnx.helper.make_node(kind, [given, *more], [made], **attributes))
+        given = made
+    return nodes
 
 
 def stored_weights(graph: onnx.GraphProto) -> dict[str, NDArray[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import importlib
 import io
@@ -34,23 +35,33 @@ class Codec(Protocol):
     def decode(self, data: bytes) -> Pixels: ...
 
 
+EFFORT_MARK = "@"  # cwic-ssim@10 is cwic-ssim at effort 10
 # Of bundles that have every rate.
 QUALITY_SETTINGS = (0.0, 7.0, 15.0, 23.0, 31.0, 40.0, 49.0, 58.0, 68.0, 78.0, 89.0, 100.0)
 
 
 @dataclass(frozen=True)
 class Cwic:
-    """A bundle. settings: qualities 0..100 (kind cwic), or the one target in bits per pixel."""
+    """A bundle. settings: qualities 0..100 (kind cwic), or the one target in bits per pixel.
+
+    name: the model's id, with @ and the effort where there is any.
+    """
 
     name: str
     settings: Sequence[float]
     kind: str
     stride: int
     models_dir: Path | None
+    effort: int = 0
+
+    @property
+    def model(self) -> str:
+        """The id."""
+        return self.name.partition(EFFORT_MARK)[0]
 
     def encode(self, image: Pixels, setting: float) -> bytes:
         quality = setting if self.kind == "cwic" else None
-        return cwic.encode(image, model=self.name, quality=quality, models_dir=self.models_dir)
+        return cwic.encode(image, model=self.model, quality=quality, effort=self.effort, models_dir=self.models_dir)
 
     def decode(self, data: bytes) -> Pixels:
         return cwic.decode(data, models_dir=self.models_dir)
@@ -70,7 +81,7 @@ class Cwic:
         if self.kind != "cwic":
             return None
         try:
-            data = cwic.encode(image, model=self.name, size=n_bytes, models_dir=self.models_dir)
+            data = cwic.encode(image, model=self.model, size=n_bytes, effort=self.effort, models_dir=self.models_dir)
         except TargetUnreachable:
             return None
         if cwic.inspect(data).is_lossless:
@@ -157,7 +168,10 @@ CLASSICAL = ("jpeg", "jpeg2000", *(codec.name for codec in PILLOW_CODECS))
 
 
 def find_codecs(names: Sequence[str], models_dir: Path | None = None) -> list[Codec]:
-    """The codecs that names or patterns (`li2018-*`) stand for. Raises ValueError for one that matches nothing."""
+    """The codecs that names or patterns (`li2018-*`) stand for; those of kind cwic also at an effort (`cwic-ssim@10`).
+
+    Raises ValueError for one that matches nothing.
+    """
     known: dict[str, Codec] = {
         found.id: Cwic(
             found.id, QUALITY_SETTINGS if found.kind == "cwic" else (found.target_bpp,), found.kind, found.stride,
@@ -168,10 +182,17 @@ def find_codecs(names: Sequence[str], models_dir: Path | None = None) -> list[Co
     known |= {"jpeg": Jpeg(), "jpeg2000": Jpeg2000()} | {codec.name: codec for codec in PILLOW_CODECS}
     chosen: dict[str, Codec] = {}
     for name in names:
-        matching = fnmatch.filter(known, name)
+        pattern, mark, effort = name.partition(EFFORT_MARK)
+        matching = [known[match] for match in fnmatch.filter(known, pattern)]
+        if mark:  # of those that can have one
+            matching = [
+                dataclasses.replace(found, name=f"{found.name}{mark}{effort}", effort=int(effort))
+                for found in matching
+                if isinstance(found, Cwic) and found.kind == "cwic" and effort.isdecimal()
+            ]
         if not matching:
-            raise ValueError(f"codec {name!r}; available: {', '.join(known)}")
-        chosen |= {match: known[match] for match in matching}
+            raise ValueError(f"codec {name!r}; available: {', '.join(known)}, and with an effort those of kind cwic")
+        chosen |= {found.name: found for found in matching}
     return list(chosen.values())
 
 

@@ -1,0 +1,119 @@
+"""Effort: files of less loss for more time, which are read as any other."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cwic
+from cwic import bundle, demo, flagship, imagefile, metrics
+from cwic.errors import ModelError, ModelMismatch, TargetUnreachable
+
+BUNDLES = Path(__file__).parent / "data" / "bundles"
+MODELS = [found.id for found in bundle.available() if found.effort]
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    return imagefile.read_image(demo.PHOTO)[100:356, 100:292]
+
+
+def loss(image: np.ndarray, data: bytes, model: str, quality: float) -> float:
+    """What the bundle was trained for, of a real file: bits, and lambda times distortion."""
+    found = bundle.load(model).effort
+    assert found is not None
+    weight = found.lowest * (found.highest / found.lowest) ** (quality / 100) * image.shape[0] * image.shape[1]
+    decoded = cwic.decode(data)
+    lost = found.squared_error * metrics.mse(image, decoded) * 4 / 255**2
+    return 8 * len(data) + weight * (lost + found.ms_ssim * (1 - metrics.ms_ssim(image, decoded)))
+
+
+def test_both_published_bundles_have_it() -> None:
+    assert {"cwic-psnr", "cwic-ssim"} <= set(MODELS)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("quality", [20, 50, 80])
+def test_effort_makes_less_of_the_loss(photo: np.ndarray, model: str, quality: float) -> None:
+    without, least, most = (
+        loss(photo, cwic.encode(photo, model=model, quality=quality, effort=effort), model, quality)
+        for effort in (0, 2, 10)
+    )
+    assert least < 0.997 * without
+    assert most < 0.998 * least
+
+
+def test_effort_0_is_the_file_of_before(photo: np.ndarray) -> None:
+    assert cwic.encode(photo, effort=0) == cwic.encode(photo)
+
+
+def test_a_target_is_met_with_effort(photo: np.ndarray) -> None:
+    size = 3000
+    assert 0.98 * size <= len(cwic.encode(photo, size=size, effort=1)) <= size
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (30, 50), (64, 200, 3), (70, 33, 4)])
+def test_pictures_too_small_for_ms_ssim(shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(2).integers(60, 200, shape).astype(np.uint8)
+    decoded = cwic.decode(cwic.encode(image, model="cwic-ssim", quality=30, effort=2))
+    assert decoded.shape == image.shape
+
+
+def test_tiles_have_it_too(monkeypatch: pytest.MonkeyPatch, photo: np.ndarray) -> None:
+    monkeypatch.setattr(flagship, "PIECE", 2)
+    monkeypatch.setattr(flagship, "LARGE", 0)
+    told: list[str] = []
+    without = cwic.encode(photo, model="cwic-psnr", quality=40)
+    data = cwic.encode(photo, model="cwic-psnr", quality=40, effort=4, progress=lambda what, *_: told.append(what))
+    assert "effort" in told
+    assert loss(photo, data, "cwic-psnr", 40) < 0.995 * loss(photo, without, "cwic-psnr", 40)
+
+
+@pytest.mark.parametrize("effort", [-1, 11, 2.5, "3", None])
+def test_what_is_no_effort_is_refused(photo: np.ndarray, effort: object) -> None:
+    with pytest.raises(TargetUnreachable, match=r"effort is .*; 0 to 10 is allowed"):
+        cwic.encode(photo, effort=effort)  # type: ignore[arg-type]
+
+
+def test_bundles_without_a_gradient_say_so(photo: np.ndarray) -> None:
+    with pytest.raises(ModelError, match=r"the model 'tiny-cwic' has no gradient\.onnx"):
+        cwic.encode(photo, model="tiny-cwic", models_dir=BUNDLES, effort=1)
+    with pytest.raises(ModelError, match="effort cannot be given for 'tiny-li2018'"):
+        cwic.encode(photo, model="tiny-li2018", models_dir=BUNDLES, effort=1)
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bundle.PACKAGE_MODELS / "cwic-psnr", tmp_path / "cwic-psnr"))
+
+
+def test_the_gradient_has_no_part_in_the_hash_and_is_verified(copied: Path) -> None:
+    before = bundle.load_directory(copied).hash
+    (copied / bundle.GRADIENT).write_bytes(b"")
+    with pytest.raises(ModelMismatch, match=r"gradient\.onnx is not the file its manifest describes"):
+        bundle.load_directory(copied)
+    (copied / bundle.GRADIENT).unlink()
+    manifest = json.loads((copied / "model.json").read_text())
+    del manifest["effort"]
+    bundle.write_manifest(copied, manifest)
+    assert bundle.load_directory(copied).hash == before
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"lambda": [1, 1]}, {"lambda": "no"}, {"ms_ssim": -1}, {"ms_ssim": None}, {"squared_error": 1e999}, {"x": 1}],
+)
+def test_a_manifest_with_a_wrong_effort(copied: Path, wrong: dict[str, object]) -> None:
+    manifest = json.loads((copied / "model.json").read_text())
+    manifest["effort"] |= wrong
+    with pytest.raises(ModelError, match="effort"):
+        bundle.write_manifest(copied, manifest)
+
+
+def test_the_weights_are_not_stored_twice(copied: Path) -> None:
+    assert (copied / bundle.GRADIENT).stat().st_size < 300_000
+    assert sum(file.stat().st_size for file in copied.iterdir()) < 10_000_000
