@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import cwic
-from cwic import bundle, demo, flagship, imagefile, metrics
+from cwic import bundle, demo, flagship, flagship_encoder, imagefile, metrics
 from cwic.errors import ModelError, ModelMismatch, TargetUnreachable
 
 BUNDLES = Path(__file__).parent / "data" / "bundles"
@@ -63,13 +63,16 @@ def test_pictures_too_small_for_ms_ssim(shape: tuple[int, ...]) -> None:
     assert decoded.shape == image.shape
 
 
-def test_tiles_have_it_too(monkeypatch: pytest.MonkeyPatch, photo: np.ndarray) -> None:
+def test_tiles_have_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In pieces of their own, as many as there are."""
     monkeypatch.setattr(flagship, "PIECE", 2)
     monkeypatch.setattr(flagship, "LARGE", 0)
-    told: list[str] = []
+    monkeypatch.setattr(flagship_encoder, "EFFORT_PIECE", 3)
+    photo = imagefile.read_image(demo.PHOTO)[:256, :512]
+    told: list[tuple[str, int, int]] = []
     without = cwic.encode(photo, model="cwic-psnr", quality=40)
-    data = cwic.encode(photo, model="cwic-psnr", quality=40, effort=4, progress=lambda what, *_: told.append(what))
-    assert "effort" in told
+    data = cwic.encode(photo, model="cwic-psnr", quality=40, effort=3, progress=lambda *what: told.append(what))
+    assert [found for found in told if found[0] == "effort"] == [("effort", number, 3) for number in (1, 2, 3)]
     assert loss(photo, data, "cwic-psnr", 40) < 0.995 * loss(photo, without, "cwic-psnr", 40)
 
 

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from cwic import effort, flagship, pixels, symbols
 from cwic.areas import Area, Progress, cut, each, pieces, silent
-from cwic.bundle import Bundle
+from cwic.bundle import GRADIENT, Bundle
 from cwic.entropy import code as entropy
 from cwic.entropy import latents as latent_coding
 from cwic.entropy.refinement import index_of_side
 from cwic.entropy.tables import PROBABILITY_ONE
 from cwic.flagship import RESIDUAL_LARGEST, SIDE_STRIDE, Symbols, covering, index_sums, latents_type, networks_for
-from cwic.networks import NEVER, SIDE_SCALE
+from cwic.networks import NEVER, SIDE_SCALE, networks_of
 from cwic.tiles import Tile, Tiles
 
 # Rounding up costs bits and saves error. At the quality's own trade-off an error of one step squared is worth
@@ -29,6 +29,10 @@ from cwic.tiles import Tile, Tiles
 # 1.6 % larger with 0, 0.7 % smaller with 1/4, and 1.7 % larger with 3/4 (validation photographs).
 DEAD_ZONE = 0.3
 BITS_PER_STEP = 6 / np.log(2)
+
+# In positions of z: 768 pixels, and 1024 where that is all. A gradient takes 1 GB for a million pixels, which it looks
+# back on; so these are coded one after the other, each on all cores, and nothing of it is kept.
+EFFORT_PIECE = 12
 
 Pixels = NDArray[np.uint8]
 
@@ -113,8 +117,9 @@ class _Coding:
         """Take better latents in the place of the picture's, piece by piece."""
         deviations = effort.deviations(self._bundle.tables)
         found = np.empty_like(self._latents)
-
-        def improve(piece: Area) -> None:
+        parts = pieces(self._bounds, EFFORT_PIECE, flagship.MARGIN)
+        networks = networks_of(self._bundle)
+        for number, piece in enumerate(parts, 1):
             window = piece.widened(flagship.MARGIN).common(self._bounds)
             image = self._picture.pixels(window)
             height, width = image.shape[:2]
@@ -122,11 +127,11 @@ class _Coding:
                 window.of(self._latents, SIDE_SCALE).astype(np.float32), window.of(self._side),
                 window.of(self._local, SIDE_SCALE), self._by_index(window, self._picture._zones),
                 self._by_index(window, deviations), pixels.to_planes(image, SIDE_STRIDE), (height, width),
-                self._networks, self._bundle, steps,
+                networks, self._bundle, steps,
             )  # fmt: skip
             piece.of(found, SIDE_SCALE)[...] = piece.within(window).of(made, SIDE_SCALE)
-
-        list(each(improve, self._pieces, "effort", progress))
+            progress("effort", number, len(parts))
+        networks.forget(GRADIENT)
         self._latents = found
 
     def tile(self, area: Area) -> Tile:
