@@ -127,7 +127,7 @@ def read_bundle(header: Header, models: Path) -> Bundle:
     check((directory / "model.json").is_file(), f"ModelNotFound: no bundle {header.model_id} in {models}")
     try:
         manifest = json.loads((directory / "model.json").read_text(encoding="utf-8"))
-        hashed = {key: value for key, value in manifest.items() if key != "training"}
+        hashed = {key: value for key, value in manifest.items() if key not in ("training", "effort")}
         canonical = json.dumps(hashed, sort_keys=True, separators=(",", ":")).encode("ascii")  # beyond ASCII: \uXXXX
         check(hashlib.sha256(canonical).digest()[:8] == header.model_hash, "ModelMismatch: the bundle's hash differs")
         for name, expected in manifest["files"].items():
