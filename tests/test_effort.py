@@ -47,7 +47,7 @@ def test_effort_makes_less_of_the_loss(photo: np.ndarray, model: str, quality: f
     assert most < 0.998 * least
 
 
-def test_effort_0_is_the_file_of_before(photo: np.ndarray) -> None:
+def test_effort_0_is_the_default(photo: np.ndarray) -> None:
     assert cwic.encode(photo, effort=0) == cwic.encode(photo)
 
 

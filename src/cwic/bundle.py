@@ -51,7 +51,7 @@ MORE_KEYS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "autoencoder": {"target_bpp": (int, float)}, "li2018": {"target_bpp": (int, float)}, "cwic": {"side_channels": int},
 }  # fmt: skip
 # What a manifest may have besides, and keys that have no part in the hash.
-OPTIONAL_KEYS: dict[str, dict[str, type]] = {"autoencoder": {}, "li2018": {}, "cwic": {"effort": dict}}
+OPTIONAL_KEYS: dict[str, dict[str, type]] = {"cwic": {"effort": dict}}
 UNHASHED = ("training", "effort")
 EFFORT_KEYS = {"sha256", "lambda", "squared_error", "ms_ssim"}
 
@@ -203,7 +203,7 @@ def _check_manifest(manifest: Any, path: Path) -> None:
     kind = str(manifest["kind"])
     if kind not in FILES:
         raise ModelError(f"{path}: kind is {kind!r}; allowed are {', '.join(FILES)}")
-    keys, optional = MANIFEST_KEYS | MORE_KEYS[kind], OPTIONAL_KEYS[kind]
+    keys, optional = MANIFEST_KEYS | MORE_KEYS[kind], OPTIONAL_KEYS.get(kind, {})
     if set(manifest) - set(optional) != set(keys):
         raise ModelError(f"{path} has {sorted(manifest)}; exactly the keys {sorted(keys)} are allowed")
     for key, type_ in (keys | {key: optional[key] for key in optional if key in manifest}).items():

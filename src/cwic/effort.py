@@ -11,10 +11,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from cwic.bundle import GRADIENT, Bundle, Effort
+from cwic.bundle import Effort
 from cwic.entropy import latents as latent_coding
 from cwic.entropy.tables import PROBABILITY_ONE, Tables
-from cwic.errors import ModelError
 from cwic.networks import Networks
 from cwic.similarity import SMALLEST, ms_ssim_and_gradient
 
@@ -22,7 +21,7 @@ EFFORT_MAX = 10  # steps; 20 bring no more (docs/decisions/0006-effort.md)
 # All steps together, in whole steps of Newton's method. Further on, rounding gets the upper hand, which counts as
 # nothing in the gradient.
 WAY, LARGEST = 0.18, 0.06  # and the largest one
-SCALE = math.sqrt(3) / math.pi  # of a logistic density of deviation 1
+PER_DEVIATION = math.sqrt(3) / math.pi  # the scale of a logistic density of deviation 1
 SQUARED_ERROR = 255**2 / 4  # lambda counts MSE of a span of 255, planes span 2
 NEVER_CODED = np.float32(1e9)
 
@@ -31,28 +30,27 @@ Array = NDArray[np.float32]
 
 def improved(
     latents: Array, side: Array, quality: Array, dead_zone: Array, deviation: Array, planes: Array,
-    size: tuple[int, int], networks: Networks, bundle: Bundle, steps: int,
+    size: tuple[int, int], networks: Networks, loss: Effort, steps: int,
 ) -> Array:  # fmt: skip
-    """y [C,h,w] after so many steps, or of those before what had the least loss.
-
-    Raises ModelError, also for a bundle without a gradient.
+    """y [C,h,w] after so many steps, or of those before what had the least loss. Raises ModelError.
 
     latents: y. side: z [S,h/4,w/4], which stays. quality: local, [1,h,w]. dead_zone, deviation: of each residual
     [C,h,w]. planes: the picture [3,H',W'], of which only size (height, width) counts.
     """
-    if bundle.effort is None:
-        raise ModelError(f"the model {bundle.id!r} has no {GRADIENT}: its files can be made without effort alone")
+    weight = loss.lowest * (loss.highest / loss.lowest) ** quality  # lambda of each block
+    scale = planes.shape[1] // weight.shape[1]
+    weight = weight.repeat(scale, axis=1).repeat(scale, axis=2)
     best, least = latents, math.inf
-    for number in range(steps + 1):
+    for share in [*_shares(steps), None]:
         decoded, found = networks.coded(latents, side, quality, dead_zone)
         made = networks.planes(decoded, quality)
-        distortion, error = _distortion(made, planes, quality, size, bundle.effort)
+        distortion, error = _distortion(made, planes, weight, size, loss)
         value = float(_bits(found, deviation).sum(dtype=np.float64)) + distortion
         if value < least:
             best, least = latents, value
-        if number < steps:
+        if share is not None:  # after the last step it is only seen how good it was
             step = networks.newton_step(latents, decoded, found, side, quality, deviation, error)
-            latents = latents - np.float32(_share(number, steps)) * step
+            latents = latents - np.float32(share) * step
     return best
 
 
@@ -66,37 +64,37 @@ def deviations(tables: Tables) -> Array:
     return np.array(found, np.float32)
 
 
-def _share(number: int, steps: int) -> float:
-    """Of a whole step, of step `number`: less and less, so that what rounding stirs up comes to rest."""
-    falling = [0.5 + 0.5 * math.cos(math.pi * n / steps) for n in range(steps)]
-    return min(WAY / sum(falling), LARGEST) * falling[number]
+def _shares(steps: int) -> list[float]:
+    """Of a whole step, each step's: less and less, so that what rounding stirs up comes to rest."""
+    falling = [0.5 + 0.5 * math.cos(math.pi * number / steps) for number in range(steps)]
+    return [min(WAY / sum(falling), LARGEST) * share for share in falling]
 
 
-def _distortion(made: Array, planes: Array, quality: Array, size: tuple[int, int], loss: Effort) -> tuple[float, Array]:
-    """What the decoded planes lose, in bits, and its derivative by them [3,H',W'], which is 0 outside the picture."""
+def _distortion(made: Array, planes: Array, weight: Array, size: tuple[int, int], loss: Effort) -> tuple[float, Array]:
+    """What the decoded planes lose, in bits, and its derivative by them [3,H',W'], which is 0 outside the picture.
+
+    weight: lambda of each pixel, [1,H',W'].
+    """
     height, width = size
-    weight = loss.lowest * (loss.highest / loss.lowest) ** quality  # lambda
-    scale = planes.shape[1] // weight.shape[1]
     whole = np.zeros_like(planes)
-    made, planes = made[:, :height, :width], planes[:, :height, :width]
-    weights = weight.repeat(scale, axis=1).repeat(scale, axis=2)[:, :height, :width]
+    made, planes, weight = made[:, :height, :width], planes[:, :height, :width], weight[:, :height, :width]
     squared, similar = loss.squared_error, loss.ms_ssim
     if min(height, width) < SMALLEST:  # then the one has to stand for both
         squared, similar = SQUARED_ERROR, 0.0
     difference = made - planes
-    value = squared / 3 * float((weights * difference**2).sum(dtype=np.float64))
-    error: Array = np.float32(2 * squared / 3) * weights * difference
+    value = squared / 3 * float((weight * difference**2).sum(dtype=np.float64))
+    error: Array = np.float32(2 * squared / 3) * weight * difference
     if similar:
         similarity, gradient = ms_ssim_and_gradient(made, planes)
-        value += similar * float(weights.sum(dtype=np.float64)) * (1 - similarity)
-        error -= np.float32(similar * height * width) * weights * gradient
+        value += similar * float(weight.sum(dtype=np.float64)) * (1 - similarity)
+        error -= np.float32(similar * height * width) * weight * gradient
     whole[:, :height, :width] = error
     return value, whole
 
 
 def _bits(found: Array, deviation: Array) -> Array:
     """About what residuals cost: those of a logistic density with this deviation."""
-    scale = deviation * np.float32(SCALE)
+    scale = deviation * np.float32(PER_DEVIATION)
     size = np.abs(found)
     above, below = (size - 0.5) / scale, (size + 0.5) / scale
     # -ln of sigmoid(-above) - sigmoid(-below), written without a difference of nearly equal numbers.

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from cwic import alpha, container, flagship, importance, lossless, metrics, preview, search, tiles
 from cwic.areas import Area, Progress
-from cwic.bundle import Bundle
+from cwic.bundle import GRADIENT, Bundle
 from cwic.container import ALPH, PIXL, PREVIEW, Chunk, Header
-from cwic.errors import TargetUnreachable
+from cwic.errors import ModelError, TargetUnreachable
 from cwic.flagship_encoder import Picture
 from cwic.metadata import Metadata, to_chunks
 from cwic.search import Target
@@ -72,6 +72,8 @@ def encode_flagship(
 
     The analysis is run once. Raises TargetUnreachable, ModelError.
     """
+    if steps and loaded.effort is None:
+        raise ModelError(f"the model {loaded.id!r} has no {GRADIENT}: its files can be made without effort alone")
     height, width = source.colours.shape[:2]
     picture = Picture(source.colours, loaded, progress)
     levels = _levels(picture, source.colours, loaded, drawn)

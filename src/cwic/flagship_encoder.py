@@ -115,6 +115,8 @@ class _Coding:
 
     def improve(self, steps: int, progress: Progress) -> None:
         """Take better latents in the place of the picture's, piece by piece."""
+        loss = self._bundle.effort
+        assert loss is not None, "a bundle without a gradient is refused before"
         deviations = effort.deviations(self._bundle.tables)
         found = np.empty_like(self._latents)
         parts = pieces(self._bounds, EFFORT_PIECE, flagship.MARGIN)
@@ -127,7 +129,7 @@ class _Coding:
                 window.of(self._latents, SIDE_SCALE).astype(np.float32), window.of(self._side),
                 window.of(self._local, SIDE_SCALE), self._by_index(window, self._picture._zones),
                 self._by_index(window, deviations), pixels.to_planes(image, SIDE_STRIDE), (height, width),
-                networks, self._bundle, steps,
+                networks, loss, steps,
             )  # fmt: skip
             piece.of(found, SIDE_SCALE)[...] = piece.within(window).of(made, SIDE_SCALE)
             progress("effort", number, len(parts))

@@ -78,11 +78,17 @@ def _ssim_maps(a: Float, b: Float) -> tuple[Float, Float]:
     return (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1) * contrast, contrast
 
 
+def window() -> Float:
+    """SSIM's Gaussian in one dimension: float64 [WINDOW], of sum 1."""
+    offset = np.arange(WINDOW) - WINDOW // 2
+    taps: Float = np.exp(-(offset**2) / (2 * SIGMA**2))
+    taps /= taps.sum()
+    return taps
+
+
 def _blur(plane: Float) -> Float:
     """Separable Gaussian, valid positions: [H,W] -> [H-10,W-10]."""
-    offset = np.arange(WINDOW) - WINDOW // 2
-    taps = np.exp(-(offset**2) / (2 * SIGMA**2))
-    taps /= taps.sum()
+    taps = window()
     height, width = plane.shape[0] - WINDOW + 1, plane.shape[1] - WINDOW + 1
     rows = np.zeros((height, plane.shape[1]))
     for i, tap in enumerate(taps):

@@ -86,22 +86,21 @@ class Networks:
 
     def rounded(self, latents: Array, side: Array, quality: Array, dead_zone: Array) -> Array:
         """The residuals that y is rounded to with this dead zone [C,h,w]: integers in float32 [C,h,w]."""
-        return self._means("found", latents, np.zeros_like(latents), side, quality, dead_zone)
+        (found,) = self._means(("found",), latents, np.zeros_like(latents), side, quality, dead_zone)
+        return found
 
     def decoded(self, residual: Array, side: Array, quality: Array) -> Array:
         """y_hat of the symbols at the local quality. Raises ModelError."""
         never = np.full_like(residual, NEVER)
-        return self._means("decoded", np.zeros_like(residual), residual, side, quality, never)
+        (decoded,) = self._means(("decoded",), np.zeros_like(residual), residual, side, quality, never)
+        return decoded
 
     def coded(self, latents: Array, side: Array, quality: Array, dead_zone: Array) -> tuple[Array, Array]:
         """y_hat [C,h,w] of what y is rounded to with this dead zone, and those residuals, as of `rounded`."""
-        inputs = {
-            "latents": (latents, SIDE_SCALE), "residual": (np.zeros_like(latents), SIDE_SCALE), "side": (side, 1),
-            "quality": (quality, SIDE_SCALE), "dead_zone": (dead_zone, SIDE_SCALE),
-        }  # fmt: skip
-        made = dict.fromkeys(("decoded", "found"), _Plane(self._bundle.channels, SIDE_SCALE))
-        found = self._run("means.onnx", inputs, made, (side.shape[1], side.shape[2]))
-        return found["decoded"], found["found"]
+        decoded, found = self._means(
+            ("decoded", "found"), latents, np.zeros_like(latents), side, quality, dead_zone
+        )  # fmt: skip
+        return decoded, found
 
     def newton_step(
         self, latents: Array, decoded: Array, found: Array, side: Array, quality: Array, deviation: Array, error: Array
@@ -116,12 +115,16 @@ class Networks:
         inputs |= {"side": (side, 1), "error": (error, 64)}
         return self._flagship(GRADIENT, inputs, "step", self._bundle.channels, SIDE_SCALE)
 
-    def _means(self, output: str, latents: Array, residual: Array, side: Array, quality: Array, zone: Array) -> Array:
+    def _means(
+        self, outputs: tuple[str, ...], latents: Array, residual: Array, side: Array, quality: Array, zone: Array
+    ) -> list[Array]:
         inputs = {
             "latents": (latents, SIDE_SCALE), "residual": (residual, SIDE_SCALE), "side": (side, 1),
             "quality": (quality, SIDE_SCALE), "dead_zone": (zone, SIDE_SCALE),
         }  # fmt: skip
-        return self._flagship("means.onnx", inputs, output, self._bundle.channels, SIDE_SCALE)
+        made = dict.fromkeys(outputs, _Plane(self._bundle.channels, SIDE_SCALE))
+        found = self._run("means.onnx", inputs, made, (side.shape[1], side.shape[2]))
+        return [found[name] for name in outputs]
 
     def planes(self, latents: Array, quality: Array) -> Array:
         """Planes float32 [3,H',W'], unclipped, of y_hat at the local quality. Raises ModelError."""

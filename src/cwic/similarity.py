@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from cwic.metrics import SCALE_WEIGHTS, SIGMA, WINDOW
+from cwic.metrics import SCALE_WEIGHTS, WINDOW, window
 
 Float = NDArray[np.float32]
 
@@ -117,10 +117,9 @@ def _blur(x: Float) -> Float:
 
 def _band() -> Float:
     """[BLOCK,BLOCK+10]: the taps, one place further to the right in each row."""
-    taps = np.exp(-((np.arange(WINDOW) - WINDOW // 2) ** 2) / (2 * SIGMA**2))
     band = np.zeros((BLOCK, BLOCK + REACH), np.float32)
     for i in range(BLOCK):
-        band[i, i : i + WINDOW] = taps / taps.sum()
+        band[i, i : i + WINDOW] = window()
     return band
 
 

@@ -188,19 +188,21 @@ def prove(network: Flagship, shipped: Flagship, path: Path, images: Sequence[NDA
             cwic.encode(image, model=path.name, models_dir=path.parent, quality=quality / 100, importance="uniform"),
             models_dir=path.parent,
         )
-        side = torch.from_numpy(found.side.astype(np.float32))[None]
+        residual, side, local = _inputs(found)
+        decoded = nets.decoded(residual, side, local)
+        synthesised = nets.planes(decoded, local)
         with torch.no_grad():
             made = shipped.analysis(torch.from_numpy(planes)[None])[0].numpy()
-            sums = exact(side)[0].numpy()
+            sums = exact(torch.from_numpy(side)[None])[0].numpy()
             expected = _decoded(shipped, found)
             whole = _through(network, planes, quality)
             gain = shipped.gain(torch.full((1, 1, 1, 1), quality / symbols.QUALITY_MAX))[0].numpy()
-            given = _step_inputs(nets, found, made, planes)
+            given = made, decoded, residual, side, local, np.ones_like(made), synthesised - planes  # deviation 1
             step = newton_step(shipped, *(torch.from_numpy(values)[None] for values in given))[0].numpy()
         rows.append({
-            "index_difference": float(np.abs(sums - nets.index_sums(found.side.astype(np.float32))).max()),
+            "index_difference": float(np.abs(sums - nets.index_sums(side)).max()),
             "latents_difference": float(np.abs((made - nets.latents(planes).latents) * gain).max()),
-            "planes_difference": float(np.abs(expected - _synthesised(nets, found)).max()),
+            "planes_difference": float(np.abs(expected - synthesised).max()),
             "codec_psnr_difference_db": abs(
                 metrics.psnr(image, pixels.from_planes(expected, *image.shape)) - metrics.psnr(image, returned)
             ),
@@ -211,28 +213,15 @@ def prove(network: Flagship, shipped: Flagship, path: Path, images: Sequence[NDA
     return check_parity(rows, PARITY_LIMITS)
 
 
-def _step_inputs(
-    nets: runtime.Networks, found: flagship.Symbols, latents: NDArray[np.float32], planes: NDArray[np.float32]
-) -> list[NDArray[np.float32]]:
-    """What gradient.onnx takes, of a picture's symbols; one deviation for all."""
+def _inputs(found: flagship.Symbols) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Residuals, z and the local quality as networks take them."""
     local = symbols.local_quality(found.quality, found.importance)
-    residual, side = (values.astype(np.float32) for values in (found.residual, found.side))
-    decoded = nets.decoded(residual, side, local)
-    error = nets.planes(decoded, local) - planes
-    return [latents, decoded, residual, side, local, np.ones_like(latents), error]
-
-
-def _synthesised(nets: runtime.Networks, found: flagship.Symbols) -> NDArray[np.float32]:
-    """Planes [3,H',W'] that the runtime's networks make of symbols."""
-    local = symbols.local_quality(found.quality, found.importance)
-    residual, side = (values.astype(np.float32) for values in (found.residual, found.side))
-    return nets.planes(nets.decoded(residual, side, local), local)
+    return found.residual.astype(np.float32), found.side.astype(np.float32), local
 
 
 def _decoded(network: Flagship, found: flagship.Symbols) -> NDArray[np.float32]:
     """Planes [3,H',W'] that torch decodes from symbols."""
-    local = torch.from_numpy(symbols.local_quality(found.quality, found.importance))[None]
-    residual, side = (torch.from_numpy(v.astype(np.float32))[None] for v in (found.residual, found.side))
+    residual, side, local = (torch.from_numpy(values)[None] for values in _inputs(found))
     never = torch.full_like(residual, runtime.NEVER)
     latents, _ = code_means(network, torch.zeros_like(residual), residual, side, local, never)
     planes: NDArray[np.float32] = network.synthesis(latents, local)[0].numpy()

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# A logistic distribution with standard deviation s has the scale s * sqrt(3) / pi.
-PER_DEVIATION = math.sqrt(3) / math.pi
+from cwic.effort import PER_DEVIATION
 
 
 def logistic_bits(values: Tensor, deviation: Tensor) -> Tensor:

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cwic.flagship_encoder import BITS_PER_STEP
 from cwic_lab.networks.flagship import LATENTS, STEPS, WIDTH8, WIDTH16, Flagship
 from cwic_lab.networks.flagship_blocks import Block, Depthwise, Gated, Pointwise, at_quality, in_blocks
 from cwic_lab.rate import PER_DEVIATION
 
 Back = Callable[[Tensor], Tensor]  # gradient by an output -> gradient by the input
 
-# Bits that half an error of one step squared is worth, twice (`cwic.flagship_encoder.BITS_PER_STEP`): what the squared
-# error's second derivative by y g is about, and so the step of Newton's method is the gradient over it.
-CURVATURE = 2 * 6 / math.log(2)
+# About the second derivative of the squared error by y g, in bits: a step of Newton's method is the gradient over it.
+CURVATURE = 2 * float(BITS_PER_STEP)
 
 
 def newton_step(
