@@ -11,7 +11,7 @@ import pytest
 import cwic
 from cwic import bundle, codec, container, errors, flagship, metrics, networks, symbols
 from cwic.container import Chunk
-from cwic.flagship_encoder import Picture
+from cwic.flagship_encoder import SIDE_DEAD_ZONE, Picture, rounded_side
 
 BUNDLES = Path(__file__).parent / "data" / "bundles"
 MODEL = "tiny-cwic"
@@ -63,6 +63,20 @@ def test_the_symbols_are_those_of_the_encoder() -> None:
         assert np.abs(back.residual).max() > (quality > 0) and np.abs(back.side).max() > 0
         assert back.quality == quality and back.crc() == found.crc()
         np.testing.assert_array_equal(back.importance, levels)
+
+
+def test_z_is_rounded_to_what_is_worth_its_bits() -> None:
+    frequency = np.array([[1, 1, 65530, 2, 2], [16000, 16000, 1536, 16000, 16000]], np.uint16)  # of -2..2
+    side = np.array([[[0.55, -0.55, 0.9]], [[0.55, -0.55, 0.45]]], np.float32)
+    np.testing.assert_array_equal(rounded_side(side, frequency), [[[0, 0, 0]], [[1, -1, 1]]])
+    # As likely as each other, or beyond the table's reach: to the nearest.
+    even = np.full((1, 5), 13107, np.uint16)
+    far = np.array([[[5.4, 5.6, -7.51, 1.49]]], np.float32)
+    np.testing.assert_array_equal(rounded_side(far, even), [[[5, 6, -8, 1]]])
+    one_bit = np.array([[10922, 10922, 21845, 10922, 10922]], np.uint16)
+    edge = 0.5 + SIDE_DEAD_ZONE * np.log(2) / 12
+    close = np.array([[[edge - 0.001, edge + 0.001]]], np.float32)
+    np.testing.assert_array_equal(rounded_side(close, one_bit), [[[0, 1]]])
 
 
 def test_size_grows_with_quality() -> None:

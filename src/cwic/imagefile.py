@@ -27,7 +27,7 @@ Pixels = NDArray[np.uint8]
 
 # A decoded picture should not lose anything more on its way to the disk.
 SAVE_OPTIONS: dict[str, dict[str, object]] = {
-    "PNG": {},
+    "PNG": {"compress_level": 4},  # in half of the time that Pillow's 6 takes, for 2 % more bytes
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"lossless": True, "exact": True},
     "TIFF": {},
