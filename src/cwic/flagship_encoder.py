@@ -29,8 +29,7 @@ from cwic.tiles import Tile, Tiles
 # 1.6 % larger with 0, 0.7 % smaller with 1/4, and 1.7 % larger with 3/4 (validation photographs).
 DEAD_ZONE = 0.3
 BITS_PER_STEP = 6 / np.log(2)
-# The same for z, whose values are weighed one by one: files of equal PSNR (`cwic-psnr`) or MS-SSIM (`cwic-ssim`) are
-# 0.3 to 0.4 % smaller than with 0, and no larger with twice as much.
+# The same for z, whose values are weighed one by one (docs/decisions/0003-flagship.md has what it brings).
 SIDE_DEAD_ZONE = 0.9
 
 # In positions of z: 768 pixels, and 1024 where that is all. A gradient takes 1 GB for a million pixels, which it looks
