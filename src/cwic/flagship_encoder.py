@@ -17,6 +17,7 @@ from cwic.areas import Area, Progress, cut, each, pieces, silent
 from cwic.bundle import GRADIENT, Bundle
 from cwic.entropy import code as entropy
 from cwic.entropy import latents as latent_coding
+from cwic.entropy.cost import cost_in_table
 from cwic.entropy.refinement import index_of_side
 from cwic.entropy.tables import PROBABILITY_ONE
 from cwic.flagship import RESIDUAL_LARGEST, SIDE_STRIDE, Symbols, covering, index_sums, latents_type, networks_for
@@ -166,7 +167,7 @@ class _Coding:
         window, largest = piece.widened(flagship.MARGIN).common(self._bounds), latent_coding.SIDE_LARGEST
         latents = window.of(self._latents, SIDE_SCALE).astype(np.float32)
         found = piece.within(window).of(self._networks.side(latents, window.of(self._local, SIDE_SCALE)))
-        piece.of(self._side)[...] = rounded_side(found, self._side_frequency).clip(-largest, largest)
+        piece.of(self._side)[...] = rounded_side(found.clip(-largest, largest), self._side_frequency)
 
     def _levels_of(self, area: Area) -> NDArray[np.int32]:
         sums = index_sums(area.of(self._side), self._networks)
@@ -199,12 +200,9 @@ def dead_zones(tables: dict[str, NDArray[np.integer]]) -> NDArray[np.float32]:
 
 def rounded_side(side: NDArray[np.float32], frequency: NDArray[np.uint16]) -> NDArray[np.float32]:
     """z [S,h,w] as integers: of the two nearest the one that is worth its bits by frequencies [S, 2 reach + 1]."""
-    reach = frequency.shape[1] // 2
-    bits = -np.log2(frequency / PROBABILITY_ONE)
-    channel = np.arange(len(side))[:, None, None]
 
     def cost(value: NDArray[np.float32]) -> NDArray[np.float64]:
-        spent = bits[channel, value.clip(-reach, reach).astype(np.int32) + reach]
+        spent = cost_in_table(value.astype(np.int32).reshape(len(side), -1), frequency).reshape(side.shape)
         total: NDArray[np.float64] = spent + BITS_PER_STEP / SIDE_DEAD_ZONE * np.square(value - side)
         return total
 

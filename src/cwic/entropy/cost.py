@@ -1,6 +1,6 @@
 """What the symbols of each position cost: -log2 of the probability that the coder was given, in bits.
 
-For showing where the bits went; nothing here takes part in coding. The sum over a code is the size of its
+For showing where the bits went, and for encoders to choose by; no decoder asks. The sum over a code is the size of its
 payload but for the coder's last words (at most 64 bits).
 """
 
@@ -49,21 +49,30 @@ def cost_of_latents(
     levels: what z says of the table indices (`latents.index_levels`).
     """
     frequencies = tables["side_frequency"][side_set(quality, tables)]
-    of_side = sum(_cost_of_run(channel, frequency) for channel, frequency in zip(side, frequencies, strict=True))
+    of_side = cost_of_symbols(side.reshape(len(side), -1), frequencies).sum(axis=0).reshape(side.shape[1:])
     scale = residual.shape[1] // side.shape[1]
     total: Costs = np.repeat(np.repeat(of_side, scale, axis=0), scale, axis=1) / scale**2
     spent = np.zeros(residual.size)
     for number, places in runs(residual, levels, tables):
-        spent[places] = _cost_of_run(residual.reshape(-1)[places], residual_frequency(number, tables))
+        spent[places] = cost_of_symbols(residual.reshape(-1)[places], residual_frequency(number, tables))
     total += spent.reshape(residual.shape).sum(axis=0)
     return total
 
 
-def _cost_of_run(symbols: Integers, frequency: NDArray[np.uint16]) -> Costs:
-    """Bits of symbols that share a table, float64 like them."""
-    reach = len(frequency) // 2
-    near = symbols.clip(-reach, reach)
-    bits: Costs = -np.log2(frequency[near + reach] / PROBABILITY_ONE) + SPILL_BITS * (np.abs(near) == reach)
+def cost_in_table(symbols: Integers, frequency: NDArray[np.uint16]) -> Costs:
+    """Bits of symbols [N] that share a table [2 reach + 1], or of [S,N] with a table for each row; float64 like them.
+
+    Beyond the reach they are those of the table's end, without what tells by how much (`cost_of_symbols`).
+    """
+    reach = frequency.shape[-1] // 2
+    found = np.take_along_axis(frequency, symbols.clip(-reach, reach) + reach, axis=-1)
+    bits: Costs = -np.log2(found / PROBABILITY_ONE)
+    return bits
+
+
+def cost_of_symbols(symbols: Integers, frequency: NDArray[np.uint16]) -> Costs:
+    """All that symbols cost, those at the ends of their table and beyond included; shapes as of `cost_in_table`."""
+    bits: Costs = cost_in_table(symbols, frequency) + SPILL_BITS * (np.abs(symbols) >= frequency.shape[-1] // 2)
     return bits
 
 
