@@ -165,6 +165,28 @@ def test_init_takes_the_leading_part(folder):
     assert torch.equal(first, source[:32])
 
 
+def test_init_goes_on_along_the_way_from_the_run_before(folder):
+    first = run(folder, recipe_text(), "first")
+    last = run(folder, recipe_text().replace("seed = 5", "seed = 6"), "last")
+    reach = f'init = "{last.as_posix()}"\ninit_before = "{first.as_posix()}"\ninit_reach = 1.5'
+    found = trainer.start_weights(parse_recipe(recipe_text(more=reach)), folder / "recipe.toml", folder)
+    one, two = trainer.read_checkpoint(first)["ema"], trainer.read_checkpoint(last)["ema"]
+    assert found.keys() == two.keys() and not same_weights(first, last)
+    for key, value in found.items():
+        assert torch.allclose(value, two[key] + 0.5 * (two[key] - one[key]), atol=1e-6)
+
+
+def test_init_before_must_be_of_the_same_shapes(folder):
+    wide = run(folder, recipe_text(), "wide")
+    narrow = run(folder, recipe_text("autoencoder"), "narrow")
+    both = f'init = "{wide.as_posix()}"\ninit_before = "{narrow.as_posix()}"'
+    with pytest.raises(ValueError, match="init_before: .* has other weights"):
+        run(folder, recipe_text(more=both), "more")
+    for more in ('init_before = "a"', 'init = "a"\ninit_reach = 1.5'):
+        with pytest.raises(ValueError, match="init_before needs init, and init_reach needs init_before"):
+            parse_recipe(recipe_text(more=more))
+
+
 def test_a_part_with_share_0_stays_as_it_is(folder):
     first, second = recipe_text().split('[[stage]]\nname = "joint"')
     shares = "shares = { encoder = 0, code_head = 0.5 }"

@@ -58,7 +58,7 @@ class Stage:
 class Recipe:
     """network: {kind, n, levels, width}. source "memory": photographs decoded once into the device's memory;
     "workers": decoded as they are needed by worker processes. init: run, checkpoint or bundle whose matching weights
-    start the run.
+    start the run; with `init_before`, another that came before it, `init_reach` times the way from that to init.
     compile: the loss by torch.compile. graph: on a single GPU, the whole step as one CUDA graph (flagship).
     start: without an init, "transform" (`networks.start`, with these `spacing` and `adaptive`, fitted to
     `start_crops` training crops of 192 pixels) or "random" weights.
@@ -70,6 +70,8 @@ class Recipe:
     stages: list[Stage]
     source: str = "memory"
     init: str = ""
+    init_before: str = ""
+    init_reach: float = 1.0
     start: str = "transform"
     spacing: float = 75.0
     adaptive: bool = True
@@ -113,6 +115,8 @@ def parse_recipe(text: str) -> Recipe:
         raise ValueError("stage: map and prefix are for networks of kind 'li2018' alone")
     if recipe.network.get("kind") != "cwic" and any(stage.auto or stage.ms_ssim for stage in recipe.stages):
         raise ValueError("stage: auto and ms_ssim are for networks of kind 'cwic' alone")
+    if (recipe.init_before and not recipe.init) or (recipe.init_reach != 1 and not recipe.init_before):
+        raise ValueError("recipe: init_before needs init, and init_reach needs init_before")
     if any(stage.auto and stage.shares for stage in recipe.stages):
         raise ValueError("stage: auto trains importance_net alone; shares are not allowed beside it")
     if recipe.network.get("kind") != "cwic" and recipe.graph:

@@ -56,7 +56,7 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
     task = task_of(recipe.network["kind"])
     check_parts(network, recipe.stages)
     if recipe.init:
-        load_matching(network, read_weights(recipe.init, recipe_path, runs))
+        load_matching(network, start_weights(recipe, recipe_path, runs))
     resumed = resume and checkpoint.exists()
     train_refs, valid_refs = open_data(recipe.data, root=recipe_path.parent)
     if recipe.start == "transform" and not recipe.init and not resumed:
@@ -175,6 +175,21 @@ def start_processes(device: str) -> tuple[int, int, torch.device]:
         torch.cuda.set_device(place)
     dist.init_process_group("nccl" if kind == "cuda" else "gloo")
     return dist.get_rank(), dist.get_world_size(), place
+
+
+def start_weights(recipe: Recipe, recipe_path: Path, runs: Path) -> dict[str, Tensor]:
+    """The weights that the recipe's `init` starts a run with: what it names, or further along the way that led there.
+
+    Two runs that both ended at a rate of 0 differ by where the training goes and not by what it shakes about, and it
+    goes there on: docs/training.md. Raises as `read_weights`, and ValueError for weights of other names or shapes.
+    """
+    weights = read_weights(recipe.init, recipe_path, runs)
+    if not recipe.init_before:
+        return weights
+    before = read_weights(recipe.init_before, recipe_path, runs)
+    if {key: value.shape for key, value in before.items()} != {key: value.shape for key, value in weights.items()}:
+        raise ValueError(f"init_before: {recipe.init_before!r} has other weights than {recipe.init!r}")
+    return {key: before[key].lerp(value, recipe.init_reach) for key, value in weights.items()}
 
 
 def read_weights(init: str, recipe_path: Path, runs: Path) -> dict[str, Tensor]:
