@@ -19,7 +19,7 @@ MODELS = [found.id for found in bundle.available() if found.effort]
 
 @pytest.fixture(scope="module")
 def photo() -> np.ndarray:
-    return imagefile.read_image(demo.PHOTO)[100:356, 100:292]
+    return imagefile.read_image(demo.PHOTO)[100:484, 100:420]
 
 
 def loss(image: np.ndarray, data: bytes, model: str, quality: float) -> float:
