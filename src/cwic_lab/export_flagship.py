@@ -39,7 +39,7 @@ from cwic_lab.rate import PER_DEVIATION
 # 5e-7 on most photographs, by 2e-3 on one that had a feature on the other side of 0. (Tests compare with autograd.)
 PARITY_LIMITS = {
     "index_difference": 0.0, "latents_difference": 0.1, "planes_difference": 2e-3, "codec_psnr_difference_db": 0.02,
-    "rounding_loss_db": 0.1, "step_difference": 1e-2,
+    "rounding_loss_db": 0.1, "step_difference": 4e-3,
 }  # fmt: skip
 CHECK_QUALITIES = (1000, 5000, 9000)
 TABLE_QUALITIES = 4  # that each photograph is coded at for the tables
