@@ -21,6 +21,7 @@ class Stage:
         so that the channels are already in order of use when the map arrives; 0: always all of them.
     lr, lr_end: learning rate of a layer of fan-in 64 (`step.new_optimizer`) after `warmup` steps, and at the
         end of a cosine.
+    optimizer: "adam", or "muon" for the matrices (flagship; `cwic_lab.muon`).
     shares: share of the learning rate for parts of the network (its modules and parameters by name), and "*" for all
         that are not named, 1 where nothing is said; with 0 a part stays as it is. The gradient through a hard
         threshold is biased: at the full rate it undoes a good start of all before the quantizers (docs/training.md).
@@ -37,6 +38,7 @@ class Stage:
     map: bool = False
     lr_end: float = 1e-6
     warmup: int = 100
+    optimizer: str = "adam"
     shares: dict[str, float] = field(default_factory=dict)
     clip: float = 1.0
     prefix: int = 0
@@ -115,6 +117,8 @@ def parse_recipe(text: str) -> Recipe:
         raise ValueError("stage: map and prefix are for networks of kind 'li2018' alone")
     if recipe.network.get("kind") != "cwic" and any(stage.auto or stage.ms_ssim for stage in recipe.stages):
         raise ValueError("stage: auto and ms_ssim are for networks of kind 'cwic' alone")
+    if recipe.network.get("kind") != "cwic" and any(stage.optimizer == "muon" for stage in recipe.stages):
+        raise ValueError("stage: optimizer 'muon' is for networks of kind 'cwic' alone")
     if (recipe.init_before and not recipe.init) or (recipe.init_reach != 1 and not recipe.init_before):
         raise ValueError("recipe: init_before needs init, and init_reach needs init_before")
     if any(stage.auto and stage.shares for stage in recipe.stages):
@@ -125,6 +129,7 @@ def parse_recipe(text: str) -> Recipe:
         ("source", recipe.source, ("memory", "workers")),
         ("start", recipe.start, ("transform", "random")),
         ("precision", recipe.precision, ("float32", "bfloat16")),
+        *(("optimizer", stage.optimizer, ("adam", "muon")) for stage in recipe.stages),
     ]:
         if value not in allowed:
             raise ValueError(f"recipe: {key} = {value!r}; allowed: {', '.join(allowed)}")

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from cwic_lab.muon import Muon
 from cwic_lab.recipe import Recipe, Stage
 from cwic_lab.task import Parts, Task
 
@@ -38,7 +39,7 @@ class Step:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._warm = 0
         for group in optimizer.param_groups:  # also of a checkpoint from another device
-            group |= {"fused": self._on_gpu, "capturable": self._on_gpu}
+            group["capturable"] = self._on_gpu
             # In a graph a number is for ever what it was when recorded; a tensor is not.
             group["lr"] = torch.zeros((), device=self._place) if self._on_gpu else 0.0
 
@@ -148,7 +149,7 @@ def prepare_gradients(network: nn.Module, stage: Stage) -> Tensor:
     return flat
 
 
-def new_optimizer(task: Task, network: nn.Module) -> torch.optim.Optimizer:
-    """Adam as in the paper (betas 0.9 and 0.999, no weight decay); fused, and fit for a graph, on a GPU."""
-    on_gpu = next(network.parameters()).is_cuda
-    return torch.optim.Adam(task.groups(network), lr=1e-4, fused=on_gpu, capturable=on_gpu)
+def new_optimizer(task: Task, network: nn.Module, stage: Stage) -> torch.optim.Optimizer:
+    """Adam as in the paper (betas 0.9 and 0.999, no weight decay), or Muon with it; fit for a graph on a GPU."""
+    kind = Muon if stage.optimizer == "muon" else torch.optim.Adam
+    return kind(task.groups(network), lr=1e-4, fused=True, capturable=next(network.parameters()).is_cuda)

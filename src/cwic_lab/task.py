@@ -25,7 +25,8 @@ class Task(Protocol):
         """Give a new network a transform to start from, fitted to crops [N,3,c,c] in [-1,1]."""
 
     def groups(self, network: nn.Module) -> list[dict[str, Any]]:
-        """Parameters for the optimizer, each group with its `share` of the learning rate and its `part`."""
+        """Parameters for the optimizer, each group with its `share` of the learning rate and its `part`;
+        the flagship's with `matrix` for what Muon is for."""
 
     def draw(self, network: Any, stage: Stage, shape: torch.Size, generator: torch.Generator) -> Any:
         """Random numbers for a batch of planes of this shape, made on the generator's device."""
@@ -127,7 +128,10 @@ class FlagshipTask:
             matrix = name.endswith("weight") and parameter.dim() == 2
             share = self.START_SHARE if part == "start" else 1.0 if matrix else self.VECTOR_SHARE
             groups.setdefault((part, share), []).append(parameter)
-        return [{"params": params, "share": share, "part": part} for (part, share), params in groups.items()]
+        return [
+            {"params": params, "share": share, "part": part, "matrix": share == 1}
+            for (part, share), params in groups.items()
+        ]
 
     def draw(self, network: Any, stage: Stage, shape: torch.Size, generator: torch.Generator) -> FlagshipDraws:
         """A quality in each of as many equal parts of 0..1 as there are samples, so that every batch has low and high

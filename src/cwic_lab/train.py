@@ -65,7 +65,7 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
         del planes  # hundreds of megabytes
     network = network.to(place, memory_format=torch.channels_last)
     average = {key: value.detach().clone() for key, value in network.state_dict().items()}
-    optimizer = new_optimizer(task, network)
+    optimizer = new_optimizer(task, network, recipe.stages[0])
     start, seconds_before, slower = 0, 0.0, 1.0
     if resumed:
         state = read_checkpoint(checkpoint)
@@ -73,8 +73,9 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
             raise ValueError(f"{checkpoint} was made with another recipe; move it away or train under another name")
         network.load_state_dict(state["model"])
         average = {key: value.to(place) for key, value in state["ema"].items()}
-        optimizer.load_state_dict(state["optimizer"])
         start, seconds_before, slower = state["step"], state["seconds"], state.get("slower", 1.0)
+        optimizer = new_optimizer(task, network, recipe.stage_at(max(0, start - 1))[0])
+        optimizer.load_state_dict(state["optimizer"])
 
     source = batches(recipe.source, train_refs, recipe.data, place, rank, world, start)
     validation = validate.load(valid_refs, recipe.validation_images) if rank == 0 else []
@@ -85,7 +86,7 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
     for step in bar:
         stage, step_in_stage = recipe.stage_at(step)
         if step_in_stage == 0 and step > 0:
-            optimizer = new_optimizer(task, network)  # a stage's moments do not describe the next one's loss
+            optimizer = new_optimizer(task, network, stage)  # a stage's moments do not describe the next one's loss
             if stage.auto:
                 network.load_state_dict(average)  # the codec that stays as it is, is the one that is exported
         if step_in_stage == 0 or step == start:
@@ -106,7 +107,7 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
             row |= {key: row[key] / max(1, whole) for key in row.keys() - {"skipped"}}
             if good.is_lost(row["loss"], whole < recipe.log_every / 2):
                 good.restore(network, average)
-                optimizer, slower = new_optimizer(task, network), slower / 2
+                optimizer, slower = new_optimizer(task, network, stage), slower / 2
                 run = Step(task, network, optimizer, recipe, stage)
                 log.warning("step %d: the training diverged; back to the last log, half as fast", done)
             else:

@@ -1,0 +1,130 @@
+"""Muon: what a step does to matrices and to the rest, alone and in two processes."""
+
+import socket
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from cwic_lab import muon  # noqa: E402
+from cwic_lab.muon import Muon, orthogonal  # noqa: E402
+from cwic_lab.networks import build  # noqa: E402
+from cwic_lab.recipe import parse_recipe  # noqa: E402
+from cwic_lab.task import task_of  # noqa: E402
+
+SHAPES = [(24, 40), (40, 24), (32, 32), (24, 40), (1, 8)]
+
+
+def optimizer_of(shapes, rate=0.01, seed=3):
+    """Matrices and a vector with gradients, and Muon for them."""
+    random = torch.Generator().manual_seed(seed)
+    matrices = [torch.nn.Parameter(torch.randn(shape, generator=random)) for shape in shapes]
+    vector = torch.nn.Parameter(torch.randn(7, generator=random))
+    for parameter in (*matrices, vector):
+        parameter.grad = torch.randn(parameter.shape, generator=random)
+    groups = [{"params": matrices, "matrix": True}, {"params": [vector], "matrix": False}]
+    return Muon(groups, lr=rate, fused=True), matrices, vector
+
+
+@pytest.mark.parametrize("shape", [(24, 40), (40, 24), (32, 32)])
+def test_orthogonal_keeps_directions_and_makes_singular_values_alike(shape):
+    rows, columns = shape
+    random = np.random.default_rng(1)
+    u, _ = np.linalg.qr(random.normal(size=(rows, min(shape))))
+    v, _ = np.linalg.qr(random.normal(size=(columns, min(shape))))
+    matrix = torch.tensor(u * np.linspace(0.1, 5, min(shape)) @ v.T, dtype=torch.float32)
+    found = orthogonal(matrix[None])[0].numpy()
+    values = np.diag(u.T @ found @ v)
+    assert 0.6 < values.min() and values.max() < 1.3
+    assert np.abs(u.T @ found @ v - np.diag(values)).max() < 0.05
+
+
+def test_a_gradient_of_zeros_moves_nothing():
+    assert torch.equal(orthogonal(torch.zeros(2, 8, 4)), torch.zeros(2, 8, 4))
+
+
+def test_a_step_is_as_large_as_adams_for_every_shape():
+    optimizer, matrices, _ = optimizer_of(SHAPES)
+    before = [matrix.detach().clone() for matrix in matrices]
+    optimizer.step()
+    for matrix, old in zip(matrices, before, strict=True):
+        size = (matrix.detach() - old).square().mean().sqrt().item()
+        assert 0.6 < size / (0.01 * muon.ADAM_RMS) < 1.2  # small singular values do not reach 1
+        assert ((matrix.detach() - old) * matrix.grad).sum() < 0  # downhill
+
+
+def test_the_rest_is_adams():
+    optimizer, _, vector = optimizer_of(SHAPES)
+    twin = torch.nn.Parameter(vector.detach().clone())
+    twin.grad = vector.grad.clone()
+    adam = torch.optim.Adam([twin], lr=0.01, fused=True)
+    for _ in range(3):
+        optimizer.step()
+        adam.step()
+    assert torch.equal(vector, twin)
+
+
+def test_momentum_goes_on_after_loading():
+    (first, moved, _), (second, matrices, vector) = optimizer_of(SHAPES), optimizer_of(SHAPES)
+    first.step()
+    second.step()
+    third, others, other = optimizer_of(SHAPES, seed=9)
+    third.load_state_dict(second.state_dict())
+    for to, source in zip((*others, other), (*matrices, vector), strict=True):
+        to.data.copy_(source.data)
+        to.grad.copy_(source.grad)
+    first.step()
+    third.step()
+    assert all(torch.equal(a, b) for a, b in zip(moved, others, strict=True))
+
+
+def test_an_overflow_leaves_weights_as_they_are_and_momentum_finite():
+    optimizer, matrices, _ = optimizer_of(SHAPES)
+    before = [matrix.detach().clone() for matrix in matrices]
+    matrices[0].grad[0, 0] = torch.nan
+    optimizer.found_inf = torch.tensor(1.0)
+    optimizer.step()
+    assert all(torch.equal(matrix, old) for matrix, old in zip(matrices, before, strict=True))
+    assert all(state["momentum"].isfinite().all() for state in optimizer.state.values() if "momentum" in state)
+
+
+def _in_one_of_two(rank, port, path):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )  # fmt: skip
+    optimizer, matrices, _ = optimizer_of(SHAPES)
+    optimizer.step()
+    torch.save([matrix.detach() for matrix in matrices], f"{path}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_do_what_one_does(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torch.multiprocessing.spawn(_in_one_of_two, (port, str(tmp_path)), nprocs=2)
+    optimizer, matrices, _ = optimizer_of(SHAPES)
+    optimizer.step()
+    for rank in (0, 1):
+        for matrix, found in zip(matrices, torch.load(tmp_path / f"{rank}.pt"), strict=True):
+            torch.testing.assert_close(found, matrix.detach(), atol=1e-4, rtol=1e-3)
+
+
+def test_matrices_of_the_flagship_are_its_products():
+    network = build(kind="cwic")
+    groups = task_of("cwic").groups(network)
+    chosen = {id(p) for group in groups if group["matrix"] for p in group["params"]}
+    names = {name for name, parameter in network.named_parameters() if id(parameter) in chosen}
+    assert {"decoder_in.weight", "encoder8.1.gated.gate.0.weight", "means.0.0.weight"} <= names
+    assert not {"start.basis", "start.inverse", "log_gain", "encoder8.1.mix.2.weight", "decoder_in.bias"} & names
+
+
+def test_muon_is_for_the_flagship_alone():
+    stage = '[[stage]]\nname = "joint"\nsteps = 1\nlr = 1e-3\noptimizer = "muon"\n'
+    head = 'name = "a"\n[network]\nkind = "{}"\n[data]\npaths = ["photos"]\n'
+    assert parse_recipe(head.format("cwic") + stage).stages[0].optimizer == "muon"
+    with pytest.raises(ValueError, match="'muon' is for networks of kind 'cwic' alone"):
+        parse_recipe(head.format("li2018") + stage)
+    with pytest.raises(ValueError, match="optimizer = 'moon'; allowed: adam, muon"):
+        parse_recipe(head.format("cwic") + stage.replace("muon", "moon"))
