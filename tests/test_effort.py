@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 import cwic
 from cwic import bundle, demo, flagship, flagship_encoder, imagefile, metrics
 from cwic.errors import ModelError, ModelMismatch, TargetUnreachable
+from cwic.flagship_encoder import Picture
 
 BUNDLES = Path(__file__).parent / "data" / "bundles"
 MODELS = [found.id for found in bundle.available() if found.effort]
@@ -51,9 +53,23 @@ def test_effort_0_is_the_default(photo: np.ndarray) -> None:
     assert cwic.encode(photo, effort=0) == cwic.encode(photo)
 
 
-def test_a_target_is_met_with_effort(photo: np.ndarray) -> None:
-    size = 3000
-    assert 0.98 * size <= len(cwic.encode(photo, size=size, effort=1)) <= size
+@pytest.mark.parametrize("target", [{"size": 3000}, {"psnr": 30.0}], ids=str)
+def test_a_target_is_met_with_effort_in_few_tries(
+    photo: np.ndarray, target: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, tries = Picture.code, []
+
+    def counted(*arguments: Any, steps: int) -> Any:
+        tries.append(steps)
+        return original(*arguments, steps=steps)
+
+    monkeypatch.setattr(Picture, "code", counted)
+    data = cwic.encode(photo, **target, effort=1)
+    if "size" in target:
+        assert 0.995 * target["size"] <= len(data) <= target["size"]
+    else:
+        assert target["psnr"] <= metrics.psnr(photo, cwic.decode(data)) <= target["psnr"] + 0.02
+    assert sum(steps > 0 for steps in tries) <= 6
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (30, 50), (64, 200, 3), (70, 33, 4)])

@@ -79,7 +79,7 @@ def encode_flagship(
     levels = _levels(picture, source.colours, loaded, drawn)
 
     @cache  # a search may come back to a quality
-    def coded(quality: int) -> tuple[bytes, Tiles]:
+    def coded(quality: int, steps: int) -> tuple[bytes, Tiles]:
         found = picture.code(quality, levels, progress, steps=steps)
         # A picture in tiles takes long to decode, and carries a preview: of fewer bytes, the lower its quality.
         shown = [Chunk(PREVIEW, preview.encode(small(), 50 * quality // QUALITY_MAX))] if len(found.tiles) > 1 else []
@@ -89,14 +89,26 @@ def encode_flagship(
     def small() -> Pixels:
         return preview.reduced(source.colours)
 
-    def decoded(quality: int) -> Pixels:
-        found = flagship.decode_symbols(coded(quality)[1], loaded)
+    def decoded(quality: int, steps: int) -> Pixels:
+        found = flagship.decode_symbols(coded(quality, steps)[1], loaded)
         return flagship.synthesise(found, Area(0, 0, height, width), loaded, source.n_colours)
 
+    def met(steps: int, near: int | None) -> int:
+        size, shown = (lambda q: len(coded(q, steps)[0])), (lambda q: decoded(q, steps))
+        return _quality(source.colours, target, size, shown, near)
+
+    def near() -> int | None:
+        """The quality that meets the target without effort, which takes a twentieth of the time."""
+        try:
+            return met(0, None)
+        except TargetUnreachable:
+            return None
+
     try:
-        lossy = coded(_quality(source.colours, target, lambda q: len(coded(q)[0]), decoded))[0]
+        quality = met(steps, near() if steps else None)
+        lossy = coded(quality, steps)[0]
     except TargetUnreachable:
-        largest, limit = len(coded(QUALITY_MAX)[0]), target.most_bytes(height * width)
+        largest, limit = len(coded(QUALITY_MAX, steps)[0]), target.most_bytes(height * width)
         exact = _lossless(source, loaded, largest if limit is None else min(largest, limit))
         if exact is None:
             raise
@@ -113,20 +125,23 @@ def _lossless(source: Source, loaded: Bundle, most_bytes: float) -> bytes | None
     return data if len(data) <= most_bytes else None
 
 
-def _quality(image: Pixels, target: Target, size: Callable[[int], int], decoded: Callable[[int], Pixels]) -> int:
+def _quality(
+    image: Pixels, target: Target, size: Callable[[int], int], decoded: Callable[[int], Pixels], near: int | None
+) -> int:
     """The quality 0..QUALITY_MAX that meets a target, given a file's size and its colours at any quality."""
     if target.psnr is not None:
         return search.quality_for(
-            lambda quality: metrics.psnr(image, decoded(quality)), target.psnr, "dB", slack=PSNR_SLACK, over=True
-        )
+            lambda quality: metrics.psnr(image, decoded(quality)), target.psnr, "dB", slack=PSNR_SLACK,
+            over=True, near=near,
+        )  # fmt: skip
     if target.ms_ssim is not None:
         return search.quality_for(
             lambda quality: metrics.ms_ssim(image, decoded(quality)), target.ms_ssim, "MS-SSIM",
-            slack=MS_SSIM_SLACK, over=True,
+            slack=MS_SSIM_SLACK, over=True, near=near,
         )  # fmt: skip
     limit = target.most_bytes(image.shape[0] * image.shape[1])
     if limit is not None:
-        return search.quality_for(size, limit, "bytes", slack=SIZE_SLACK * limit, over=False)
+        return search.quality_for(size, limit, "bytes", slack=SIZE_SLACK * limit, over=False, near=near)
     return round((DEFAULT_QUALITY if target.quality is None else target.quality) * QUALITY_MAX / 100)
 
 

@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from cwic.errors import TargetUnreachable
 from cwic.symbols import QUALITY_MAX
 
+# How far from a quality that is near a search looks first: a file's size changes by some 8 %, about what effort saves.
+FIRST_STRIDE = 200
+
+Look = tuple[int, float]  # a quality, and what was measured there
+
 TARGET_RANGES = {"quality": (0, 100), "bpp": (0, 100), "size": (0, 2**32), "psnr": (0, 100), "ms_ssim": (0, 1)}
 
 
@@ -42,14 +47,18 @@ class Target:
                 raise TargetUnreachable(f"{name} is {value!r}; {low:g} to {high:g} is allowed")
 
 
-def quality_for(measure: Callable[[int], float], target: float, unit: str, *, slack: float, over: bool) -> int:
+def quality_for(
+    measure: Callable[[int], float], target: float, unit: str, *, slack: float, over: bool, near: int | None = None
+) -> int:
     """A quality at which `measure` is on the wanted side of the target: at least it if `over`, else at most it.
 
     The search ends when the value is within `slack` of the target, or when no quality lies closer. measure: rises
-    with the quality, up to small wobbles. unit: for messages, as in "bytes". Raises TargetUnreachable if the target
-    is outside of what qualities 0 and 100 give.
+    with the quality, up to small wobbles. unit: for messages, as in "bytes". near: a quality to start from, where one
+    is known. Raises TargetUnreachable if the target is outside of what qualities 0 and 100 give.
     """
-    below, above = (0, measure(0)), (QUALITY_MAX, measure(QUALITY_MAX))
+    below, above = _around(measure, target, near)
+    if not below[1] <= target <= above[1]:
+        below, above = (0, measure(0)), (QUALITY_MAX, measure(QUALITY_MAX))
     if not below[1] <= target <= above[1]:
         raise TargetUnreachable(
             f"{target:g} {unit} cannot be reached for this picture with this model and importance map: "
@@ -75,3 +84,20 @@ def quality_for(measure: Callable[[int], float], target: float, unit: str, *, sl
     if over and below[1] == target:
         return below[0]
     return above[0] if over else below[0]
+
+
+def _around(measure: Callable[[int], float], target: float, near: int | None) -> tuple[Look, Look]:
+    """Looks on either side of the target: at the ends, or as far from `near` as it takes, in strides that double."""
+    if near is None:
+        return (0, measure(0)), (QUALITY_MAX, measure(QUALITY_MAX))
+    below = above = (near, measure(near))
+    stride = FIRST_STRIDE
+    while below[1] > target and below[0] > 0:
+        place = max(0, below[0] - stride)
+        below, above = (place, measure(place)), below
+        stride *= 2
+    while above[1] < target and above[0] < QUALITY_MAX:
+        place = min(QUALITY_MAX, above[0] + stride)
+        below, above = above, (place, measure(place))
+        stride *= 2
+    return below, above
