@@ -130,6 +130,7 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
             seconds = seconds_before + time.monotonic() - began
             write_checkpoint(checkpoint, recipe, network, average, optimizer, done, seconds, slower)
     if world > 1:
+        dist.barrier()  # gloo may abort a process that leaves while another still writes
         dist.destroy_process_group()
     return checkpoint
 
