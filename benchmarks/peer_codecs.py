@@ -46,10 +46,10 @@ class Cwic:
     threads: int
 
     def __post_init__(self) -> None:
-        from cwic import areas, networks
+        from cwic import areas
 
         # The codec takes every core that the process may use, and asks no environment variable.
-        areas.cores = networks.cores = lambda: self.threads
+        areas.cores = lambda: self.threads
 
     def qualities(self) -> tuple[int, int] | None:
         from cwic import bundle

@@ -108,12 +108,12 @@ def using(threads: int) -> Iterator[None]:
     cores, blas = areas.cores, Blas()
     before = blas.threads
     networks._KEPT.clear()
-    areas.cores = networks.cores = lambda: threads
+    areas.cores = lambda: threads
     blas.threads = threads
     try:
         yield
     finally:
-        areas.cores = networks.cores = cores
+        areas.cores = cores
         networks._KEPT.clear()
         blas.threads = before
 

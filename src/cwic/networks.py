@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cwic.areas import Area, cores, pieces
+from cwic import areas
+from cwic.areas import Area, pieces
 from cwic.bundle import GRADIENT, Bundle
 from cwic.errors import ModelError
 
@@ -40,7 +41,7 @@ class Networks:
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
         """threads: for one network at a time; by default as many as there are cores. Any number may call at once."""
         self._bundle = bundle
-        self._threads = threads or cores()
+        self._threads = threads or areas.cores()
         self._sessions: dict[str, Any] = {}
         self._loading = threading.Lock()
 
