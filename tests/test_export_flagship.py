@@ -160,7 +160,8 @@ def test_rows_of_1x1_layers_are_8_bit_integers_on_disk(made):
     matrices = [name for name in stored if "gate.0.weight" in name and name.endswith(".int8")]
     assert len(matrices) == ENCODER_BLOCKS8 + ENCODER_BLOCKS16 + DECODER_BLOCKS8 + DECODER_BLOCKS16
     assert all(stored[name].data_type == onnx.TensorProto.INT8 for name in matrices)
-    assert stored["network.start.basis.float16"].data_type == onnx.TensorProto.FLOAT16
+    for name in ("start.basis", "decoder_in.weight", "encoder8.0.weight"):
+        assert stored[f"network.{name}.float16"].data_type == onnx.TensorProto.FLOAT16
 
 
 def test_eight_bits_keep_a_row_to_half_a_step_and_are_found_again():

@@ -115,7 +115,7 @@ def with_stored_weights(network: Any) -> Any:
     """
     copy = deepcopy(network)
     scales = {id(layer) for net in copy.modules() if isinstance(net, ScaleNet) for layer in net.modules()}
-    eight = {id(m.weight) for m in copy.modules() if isinstance(m, Pointwise) and id(m) not in scales}
+    eight = {id(m.weight) for m in copy.modules() if isinstance(m, Pointwise) and not m.fine and id(m) not in scales}
     with torch.no_grad():
         for parameter in copy.parameters():
             if id(parameter) in eight:

@@ -17,10 +17,15 @@ from cwic_lab.rate import PER_DEVIATION
 
 
 class Pointwise(nn.Module):
-    """1x1 convolution, [B,in,h,w] -> [B,out,h,w]; zero: starts as 0, for the end of a residual branch."""
+    """1x1 convolution, [B,in,h,w] -> [B,out,h,w].
 
-    def __init__(self, n_in: int, n_out: int, *, zero: bool = False) -> None:
+    zero: starts as 0, for the end of a residual branch. fine: published in 16 bits a weight, not in 8, because the
+    channels that come in are of sizes so different that one scale for a row is too coarse for most of its weights.
+    """
+
+    def __init__(self, n_in: int, n_out: int, *, zero: bool = False, fine: bool = False) -> None:
         super().__init__()
+        self.fine = fine
         self.weight = nn.Parameter(torch.zeros(n_out, n_in) if zero else torch.randn(n_out, n_in) / math.sqrt(n_in))
         self.bias = nn.Parameter(torch.zeros(n_out))
 
