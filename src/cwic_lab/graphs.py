@@ -1,6 +1,6 @@
 """Torch modules -> ONNX files with weights of 8 and 16 bits, and the error for a bundle that does not do the same.
 
-    1x1 layers of the flagship   8-bit integers, and a scale for each output
+    1x1 layers of the flagship   8-bit integers, and a scale for each output (`Pointwise.eight_bits`)
     all else of two dimensions or more   float16
     biases                       float32
 
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from cwic_lab.networks.flagship_blocks import Pointwise, ScaleNet
+from cwic_lab.networks.flagship_blocks import Pointwise
 
 OPSET = 17
 EIGHT_BITS = 127  # the largest 8-bit weight, in size
@@ -114,8 +114,7 @@ def with_stored_weights(network: Any) -> Any:
     Not those of the flagship's scales, which become integers of their own kind (`networks.flagship_index`).
     """
     copy = deepcopy(network)
-    scales = {id(layer) for net in copy.modules() if isinstance(net, ScaleNet) for layer in net.modules()}
-    eight = {id(m.weight) for m in copy.modules() if isinstance(m, Pointwise) and not m.fine and id(m) not in scales}
+    eight = {id(m.weight) for m in copy.modules() if isinstance(m, Pointwise) and m.eight_bits}
     with torch.no_grad():
         for parameter in copy.parameters():
             if id(parameter) in eight:

@@ -74,13 +74,13 @@ class Flagship(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.start = PixelStart(LATENTS, STRIDE)  # the linear way around both transforms
-        self.encoder8 = nn.Sequential(Pointwise(3 * 64, WIDTH8, fine=True), *blocks(WIDTH8, ENCODER_BLOCKS8))
+        self.encoder8 = nn.Sequential(Pointwise(3 * 64, WIDTH8, eight_bits=False), *blocks(WIDTH8, ENCODER_BLOCKS8))
         self.encoder16 = nn.Sequential(Pointwise(4 * WIDTH8, WIDTH16), *blocks(WIDTH16, ENCODER_BLOCKS16))
         self.encoder_out = Pointwise(WIDTH16, LATENTS, zero=True)
 
         self.importance_net = nn.Sequential(Pointwise(WIDTH16, 64), nn.LeakyReLU(0.01), Pointwise(64, 1, zero=True))
 
-        self.decoder_in = Pointwise(LATENTS, WIDTH16, fine=True)
+        self.decoder_in = Pointwise(LATENTS, WIDTH16, eight_bits=False)
         self.decoder16 = nn.Sequential(*blocks(WIDTH16, DECODER_BLOCKS16))
         self.decoder_up = Pointwise(WIDTH16, 4 * WIDTH8)
         self.decoder8 = nn.Sequential(*blocks(WIDTH8, DECODER_BLOCKS8))

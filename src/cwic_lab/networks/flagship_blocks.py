@@ -19,13 +19,13 @@ from cwic_lab.rate import PER_DEVIATION
 class Pointwise(nn.Module):
     """1x1 convolution, [B,in,h,w] -> [B,out,h,w].
 
-    zero: starts as 0, for the end of a residual branch. fine: published in 16 bits a weight, not in 8, because the
+    zero: starts as 0, for the end of a residual branch. eight_bits: published in 8 bits a weight; not where the
     channels that come in are of sizes so different that one scale for a row is too coarse for most of its weights.
     """
 
-    def __init__(self, n_in: int, n_out: int, *, zero: bool = False, fine: bool = False) -> None:
+    def __init__(self, n_in: int, n_out: int, *, zero: bool = False, eight_bits: bool = True) -> None:
         super().__init__()
-        self.fine = fine
+        self.eight_bits = eight_bits
         self.weight = nn.Parameter(torch.zeros(n_out, n_in) if zero else torch.randn(n_out, n_in) / math.sqrt(n_in))
         self.bias = nn.Parameter(torch.zeros(n_out))
 
@@ -133,17 +133,17 @@ class ScaleNet(nn.Module):
     """z_hat [B,side,h/4,w/4], integers -> log scales relative to the gains, [B,latents,h,w].
 
     The float twin of the integer network that the bundle holds: 1x1 products and shifts alone, and activations
-    clamped to 0..1, which become 0..127 there.
+    clamped to 0..1, which become 0..127 there. What is published of the weights are that network's integers.
     """
 
     HIDDEN64, HIDDEN16 = 128, 64
 
     def __init__(self, side: int, latents: int) -> None:
         super().__init__()
-        self.around = Pointwise(9 * side, self.HIDDEN64)
-        self.spread = Pointwise(self.HIDDEN64, 16 * self.HIDDEN16)
-        self.mix = Pointwise(self.HIDDEN16, self.HIDDEN16)
-        self.out = Pointwise(self.HIDDEN16, latents, zero=True)
+        self.around = Pointwise(9 * side, self.HIDDEN64, eight_bits=False)
+        self.spread = Pointwise(self.HIDDEN64, 16 * self.HIDDEN16, eight_bits=False)
+        self.mix = Pointwise(self.HIDDEN16, self.HIDDEN16, eight_bits=False)
+        self.out = Pointwise(self.HIDDEN16, latents, zero=True, eight_bits=False)
 
     def forward(self, side: Tensor) -> Tensor:
         found = (self.around(neighbours(side) / 8) + 0.5).clamp(0, 1)
