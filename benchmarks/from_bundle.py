@@ -20,12 +20,12 @@ from torch import Tensor
 
 from cwic_lab import networks, validate
 from cwic_lab.bundle_weights import read_bundle
+from cwic_lab.checkpoint import load_matching, read_checkpoint
 from cwic_lab.data import open_data, validation_images
 from cwic_lab.evaluate.bdrate import Curve, bd_rate
 from cwic_lab.recipe import Stage, parse_recipe
 from cwic_lab.step import to_planes
 from cwic_lab.task import task_of
-from cwic_lab.train import load_matching, read_checkpoint
 
 CROP, BATCHES = 192, 8
 STAGE = Stage(name="joint", steps=1, lr=0.0, maps=0.2)

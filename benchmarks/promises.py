@@ -24,12 +24,12 @@ from cwic import bundle, flagship, importance, metrics
 from cwic.entropy import cost
 from cwic.flagship_encoder import Picture
 from cwic.symbols import QUALITY_MAX
+from cwic_lab.checkpoint import read_checkpoint
 from cwic_lab.data import open_data, validation_images
 from cwic_lab.evaluate.bdrate import Curve, bd_rate, similarity_db
 from cwic_lab.export import network_of
 from cwic_lab.networks.flagship_index import FRACTION, SMALLEST, STEP
 from cwic_lab.recipe import parse_recipe
-from cwic_lab.train import read_checkpoint
 from cwic_lab.validate import QUALITIES
 
 PERCENT = [round(100 * quality) for quality in QUALITIES]  # as people give them

@@ -16,6 +16,7 @@ from cwic import bundle  # noqa: E402
 from cwic_lab import export as exporter  # noqa: E402
 from cwic_lab import export_paper, graphs  # noqa: E402
 from cwic_lab import train as trainer  # noqa: E402
+from cwic_lab.checkpoint import read_checkpoint  # noqa: E402
 
 RECIPE = """
 name = "tiny-{kind}"
@@ -75,7 +76,7 @@ def test_published_bundles_are_not_overwritten(made):
 def test_parity_check_can_fail(made):
     """The proof must notice a network that is not the one in the bundle."""
     checkpoint, out = made
-    state = trainer.read_checkpoint(checkpoint)
+    state = read_checkpoint(checkpoint)
     network = exporter.network_of(state)
     images = [np.random.default_rng(2).integers(0, 256, (64, 64, 3)).astype(np.uint8)]
     shipped = graphs.with_stored_weights(network)

@@ -18,6 +18,7 @@ from cwic_lab import export as exporter  # noqa: E402
 from cwic_lab import export_flagship, graphs  # noqa: E402
 from cwic_lab import train as trainer  # noqa: E402
 from cwic_lab.bundle_weights import read_bundle, side_density  # noqa: E402
+from cwic_lab.checkpoint import read_checkpoint  # noqa: E402
 from cwic_lab.graphs import with_stored_weights  # noqa: E402
 from cwic_lab.networks.flagship import (  # noqa: E402
     DECODER_BLOCKS8,
@@ -68,7 +69,7 @@ def made(tmp_path_factory):
     (folder / "recipe.toml").write_text(RECIPE.format(name="tiny", init="", lr=1e-3))
     checkpoint = trainer.train(folder / "recipe.toml", runs=folder / "runs", device="cpu")
     (folder / "as-trained.pt").write_bytes(checkpoint.read_bytes())
-    state = trainer.read_checkpoint(checkpoint)
+    state = read_checkpoint(checkpoint)
     torch.manual_seed(0)
     for value in state["ema"].values():  # after one step many are still 0, and so alike, unlike those that are shipped
         value.add_(1e-3 * torch.randn_like(value))
@@ -92,7 +93,7 @@ def test_the_map_alone_is_trained_in_its_stage(made):
     assert [row["step"] for row in parts] == [2, 3]
     assert parts[0]["map_bpp"] == 0  # it starts uniform
     assert all(math.isfinite(row["loss"]) for row in parts)
-    state = trainer.read_checkpoint(checkpoint)
+    state = read_checkpoint(checkpoint)
     assert state["model"]["importance_net.2.weight"].abs().max() > 0
     trained = {entry["share"] for entry in state["optimizer"]["param_groups"] if entry["lr"] > 0}
     assert trained  # and nothing else has a learning rate
@@ -101,7 +102,7 @@ def test_the_map_alone_is_trained_in_its_stage(made):
 
 def test_the_maps_stage_holds_the_averaged_codec(made):
     """Which is the one that is exported; the first stage's weights of one step were further."""
-    state = trainer.read_checkpoint(made[0] / "as-trained.pt")
+    state = read_checkpoint(made[0] / "as-trained.pt")
     codec = [key for key in state["ema"] if not key.startswith("importance_net")]
     assert all(torch.equal(state["model"][key], state["ema"][key]) for key in codec)
 
@@ -122,7 +123,7 @@ def test_training_rounds_as_encoders_do(table):
 def test_weights_come_back_out_of_the_bundle(made):
     """All that the graphs hold in 8 and 16 bits bit for bit; the scales to the integers' step; z's density about."""
     _, checkpoint, out = made
-    shipped = with_stored_weights(exporter.network_of(trainer.read_checkpoint(checkpoint))).state_dict()
+    shipped = with_stored_weights(exporter.network_of(read_checkpoint(checkpoint))).state_dict()
     found = read_bundle(out)
     assert found.keys() == shipped.keys()
     for name, value in shipped.items():
@@ -176,7 +177,7 @@ def test_eight_bits_keep_a_row_to_half_a_step_and_are_found_again():
 def test_a_training_starts_from_a_bundle(made):
     folder, _, out = made
     (folder / "more.toml").write_text(RECIPE.format(name="more", init=out.name, lr=0.0))
-    state = trainer.read_checkpoint(trainer.train(folder / "more.toml", runs=folder / "runs", device="cpu"))
+    state = read_checkpoint(trainer.train(folder / "more.toml", runs=folder / "runs", device="cpu"))
     found = read_bundle(out)
     assert all(torch.equal(state["model"][name], found[name]) for name in found)
 

@@ -17,7 +17,9 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 
 from cwic import cli  # noqa: E402
+from cwic_lab import run as run_of_a_recipe  # noqa: E402
 from cwic_lab import train as trainer  # noqa: E402
+from cwic_lab.checkpoint import read_checkpoint, start_weights, write_checkpoint  # noqa: E402
 from cwic_lab.recipe import parse_recipe, read_recipe  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
@@ -90,7 +92,7 @@ def run(folder, text, name="a", **options):
 
 
 def same_weights(first, second):
-    one, two = trainer.read_checkpoint(first), trainer.read_checkpoint(second)
+    one, two = read_checkpoint(first), read_checkpoint(second)
     return all(torch.equal(one[part][key], two[part][key]) for part in ("model", "ema") for key in one[part])
 
 
@@ -102,21 +104,37 @@ def test_interrupted_training_ends_with_the_same_bits(folder, kind, monkeypatch)
     class Interrupted(Exception):
         pass
 
-    original = trainer.generator_of
+    original = run_of_a_recipe.generator_of
 
     def stop_at_six(seed, step, *rest):
         if step == 6:
             raise Interrupted
         return original(seed, step, *rest)
 
-    monkeypatch.setattr(trainer, "generator_of", stop_at_six)
+    monkeypatch.setattr(run_of_a_recipe, "generator_of", stop_at_six)
     with pytest.raises(Interrupted):
         run(folder, text, "broken")
     monkeypatch.undo()
-    assert trainer.read_checkpoint(folder / "broken" / "tiny" / "last.pt")["step"] == 4
+    assert read_checkpoint(folder / "broken" / "tiny" / "last.pt")["step"] == 4
     resumed = run(folder, text, "broken")
-    assert trainer.read_checkpoint(resumed)["step"] == 8
+    assert read_checkpoint(resumed)["step"] == 8
     assert same_weights(whole, resumed)
+
+
+def test_a_run_that_goes_on_needs_no_weights_to_start_with(folder):
+    first = run(folder, recipe_text(), "first")
+    text = recipe_text(more=f'init = "{first.as_posix()}"').replace("seed = 5", "seed = 6")
+    last = run(folder, text, "second")
+    state = read_checkpoint(last)
+    assert state["step"] == 8 and not same_weights(first, last)
+    first.unlink()
+    (folder / "second" / "tiny" / "log.jsonl").unlink()
+    assert run(folder, text, "second") == last and read_checkpoint(last)["seconds"] == state["seconds"]
+    assert not (folder / "second" / "tiny" / "log.jsonl").exists()  # the run had ended: nothing is done again
+    write_checkpoint(last, {**state, "step": 6})
+    assert read_checkpoint(run(folder, text, "second"))["step"] == 8
+    with pytest.raises(FileNotFoundError, match="init"):
+        run(folder, text, "third")
 
 
 def test_log_and_plot(folder):
@@ -142,7 +160,7 @@ def test_a_training_that_diverges_goes_back_and_slows_down(folder, caplog):
     out = run(folder, text)
     rows = [json.loads(line) for line in (out.parent / "log.jsonl").read_text().splitlines()]
     rates = [row["lr"] for row in rows if "lr" in row]
-    state = trainer.read_checkpoint(out)
+    state = read_checkpoint(out)
     assert "diverged" in caplog.text and rates[-1] < rates[0] / 2 and state["slower"] < 1
     assert all(value.isfinite().all() for value in state["model"].values())
 
@@ -160,8 +178,8 @@ def test_init_takes_the_leading_part(folder):
     )
     narrow = narrow.replace("n = 64", "n = 32").replace("steps = 4", "steps = 1").replace("lr = 1e-3", "lr = 0.0")
     narrow = narrow.replace("lr = 0.0", "lr = 0.0\nlr_end = 0.0")
-    first = trainer.read_checkpoint(run(folder, narrow, "other"))["model"]["code_head.0.weight"]
-    source = trainer.read_checkpoint(wide)["ema"]["code_head.0.weight"]
+    first = read_checkpoint(run(folder, narrow, "other"))["model"]["code_head.0.weight"]
+    source = read_checkpoint(wide)["ema"]["code_head.0.weight"]
     assert torch.equal(first, source[:32])
 
 
@@ -169,8 +187,8 @@ def test_init_goes_on_along_the_way_from_the_run_before(folder):
     first = run(folder, recipe_text(), "first")
     last = run(folder, recipe_text().replace("seed = 5", "seed = 6"), "last")
     reach = f'init = "{last.as_posix()}"\ninit_before = "{first.as_posix()}"\ninit_reach = 1.5'
-    found = trainer.start_weights(parse_recipe(recipe_text(more=reach)), folder / "recipe.toml", folder)
-    one, two = trainer.read_checkpoint(first)["ema"], trainer.read_checkpoint(last)["ema"]
+    found = start_weights(parse_recipe(recipe_text(more=reach)), folder / "recipe.toml", folder)
+    one, two = read_checkpoint(first)["ema"], read_checkpoint(last)["ema"]
     assert found.keys() == two.keys() and not same_weights(first, last)
     for key, value in found.items():
         assert torch.allclose(value, two[key] + 0.5 * (two[key] - one[key]), atol=1e-6)
@@ -190,8 +208,8 @@ def test_init_before_must_be_of_the_same_shapes(folder):
 def test_a_part_with_share_0_stays_as_it_is(folder):
     first, second = recipe_text().split('[[stage]]\nname = "joint"')
     shares = "shares = { encoder = 0, code_head = 0.5 }"
-    before = trainer.read_checkpoint(run(folder, first, name="before"))["model"]
-    after = trainer.read_checkpoint(run(folder, f'{first}[[stage]]\nname = "joint"\n{shares}{second}', name="after"))
+    before = read_checkpoint(run(folder, first, name="before"))["model"]
+    after = read_checkpoint(run(folder, f'{first}[[stage]]\nname = "joint"\n{shares}{second}', name="after"))
     still = {name for name in before if torch.equal(before[name], after["model"][name])}
     assert still == {name for name in before if name.startswith("encoder.")}
 
@@ -280,7 +298,7 @@ def test_two_processes_are_one_with_twice_the_batch(folder):
         losses.append([json.loads(line)["loss"] for line in lines if '"loss"' in line])
     # The noise that stands in for 8-bit rounding is drawn for each process, hence not exactly equal.
     np.testing.assert_allclose(losses[0], losses[1], rtol=2e-3)
-    first, second = (trainer.read_checkpoint(folder / name / "tiny" / "last.pt")["model"] for name in ("one", "two"))
+    first, second = (read_checkpoint(folder / name / "tiny" / "last.pt")["model"] for name in ("one", "two"))
     for key, value in first.items():
         torch.testing.assert_close(value, second[key], atol=2e-4, rtol=1e-3)
     assert one.exists()

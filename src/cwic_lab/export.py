@@ -19,11 +19,11 @@ import torch
 
 from cwic import bundle
 from cwic_lab import export_flagship, export_paper, networks
+from cwic_lab.checkpoint import read_checkpoint
 from cwic_lab.complexity import kmac_per_pixel
 from cwic_lab.data import open_data, validation_images
 from cwic_lab.graphs import with_stored_weights
 from cwic_lab.recipe import parse_recipe
-from cwic_lab.train import read_checkpoint
 
 log = logging.getLogger(__name__)
 
