@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,6 +42,29 @@ def test_places_are_counted_in_any_scale() -> None:
     assert area.meets(Area(2, 5, 9, 9)) and not area.meets(Area(3, 0, 9, 9)) and not area.meets(Area(0, 6, 9, 9))
     nothing = area.common(Area(5, 7, 9, 9))
     assert nothing.height == 0 and nothing.width == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({}, 12),
+        ({"cpu.max": "max 100000\n"}, 12),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "5000 100000\n"}, 1),
+        ({"cpu.max": "9900000 100000\n"}, 12),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 12),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+    ],
+)
+def test_a_container_has_no_more_cores_than_it_is_allowed(
+    files: dict[str, str], found: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(areas, "CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr(areas.os, "sched_getaffinity", lambda _: set(range(12)), raising=False)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert areas.cores() == found
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3, 50])

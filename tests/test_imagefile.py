@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -145,7 +146,11 @@ def test_write_bytes_replaces_whole_files_only(tmp_path: Path, monkeypatch: pyte
     imagefile.write_bytes(path, b"second")
     assert path.read_bytes() == b"second"
 
+    asked: list[int] = []
+    monkeypatch.setattr(imagefile.os, "fsync", lambda number: asked.append(os.fstat(number).st_size))
+
     def fail(*_: object) -> None:
+        assert asked == [len(b"third")]  # all of it is on the disk before it has the name
         raise OSError(errno.ENOSPC, "disk full", "a.part")
 
     monkeypatch.setattr(imagefile.os, "replace", fail)

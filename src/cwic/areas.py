@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+CONTROL_GROUP = Path("/sys/fs/cgroup")  # of Linux; a container sees its own
 MOST_THREADS = 8  # each takes the memory of a piece; more cores than this help little
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -88,8 +90,15 @@ def pieces(area: Area, side: int, margin: int) -> list[Area]:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many cores this process may use: those it may run on, or fewer if its container may use less of them."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):  # versions 2 and 1
+        try:
+            quota, period = " ".join((CONTROL_GROUP / file).read_text() for file in files).split()
+            return min(found, -(-int(quota) // int(period))) if int(quota) > 0 else found
+        except (OSError, ValueError):  # there is none, or it says "max"
+            continue
+    return found
 
 
 def each(

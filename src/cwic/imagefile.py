@@ -146,6 +146,8 @@ def write_bytes(path: Path, data: bytes) -> None:
             return
         with part.open("xb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # or the new name may outlive a power cut, and the bytes not
         os.replace(part, path)
     except OSError as error:  # of the sibling, whose name says nothing, or without a name
         raise OSError(error.errno, error.strerror, str(path)) from error
