@@ -1,26 +1,26 @@
 """Effort: y improved for one picture at one quality, by steps down the gradient of what the bundle was trained for.
 
-An analysis network has learned what is good for pictures in the mean. Each step codes y, decodes it, sees what bits and
-distortion are to be had by moving it (gradient.onnx), and moves it a little; files are read as before.
+An analysis network has learned what is good for pictures in the mean. Each step sees what bits and distortion are to be
+had by moving y (gradient.onnx), moves it a little, and stays only where that was worth it; files are read as before.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cwic.bundle import Effort
 from cwic.entropy import latents as latent_coding
+from cwic.entropy.cost import cost_of_symbols
 from cwic.entropy.tables import PROBABILITY_ONE, Tables
 from cwic.networks import Networks
 from cwic.similarity import SMALLEST, ms_ssim_and_gradient
 
-EFFORT_MAX = 10  # steps; 20 bring no more (docs/decisions/0006-effort.md)
-# All steps together, in whole steps of Newton's method. Further on, rounding gets the upper hand, which counts as
-# nothing in the gradient.
-WAY, LARGEST = 0.18, 0.06  # and the largest one
+EFFORT_MAX = 10  # steps
+LARGEST = 0.1  # the first of them, in whole steps of Newton's method
 PER_DEVIATION = math.sqrt(3) / math.pi  # the scale of a logistic density of deviation 1
 SQUARED_ERROR = 255**2 / 4  # lambda counts MSE of a span of 255, planes span 2
 NEVER_CODED = np.float32(1e9)
@@ -28,33 +28,59 @@ NEVER_CODED = np.float32(1e9)
 Array = NDArray[np.float32]
 
 
+class _Coded(NamedTuple):
+    """What a y comes to: y, y_hat and the residuals [C,h,w], bits of each place [h,w], decoded planes [3,H',W'].
+
+    deviation: that of the table which each residual is coded with. error: the derivative of the distortion, in bits, by
+    the planes. loss: all of the bits and the distortion.
+    """
+
+    latents: Array
+    decoded: Array
+    found: Array
+    bits: Array
+    deviation: Array
+    made: Array
+    error: Array
+    loss: float
+
+
 def improved(
-    latents: Array, side: Array, quality: Array, dead_zone: Array, deviation: Array, planes: Array,
-    size: tuple[int, int], networks: Networks, loss: Effort, steps: int,
+    latents: Array, side: Array, quality: Array, dead_zone: Array, levels: NDArray[np.int32], planes: Array,
+    size: tuple[int, int], networks: Networks, tables: Tables, loss: Effort, steps: int,
 ) -> Array:  # fmt: skip
     """y [C,h,w] after so many steps, or of those before what had the least loss. Raises ModelError.
 
-    latents: y. side: z [S,h/4,w/4], which stays. quality: local, [1,h,w]. dead_zone, deviation: of each residual
-    [C,h,w]. planes: the picture [3,H',W'], of which only size (height, width) counts.
+    latents: y. side: z [S,h/4,w/4], which stays. quality: local, [1,h,w]. dead_zone: of each residual [C,h,w].
+    levels: what z says of their tables (`entropy.latents.index_levels`). planes: the picture [3,H',W'], of which only
+    size (height, width) counts.
     """
     weight = loss.lowest * (loss.highest / loss.lowest) ** quality  # lambda of each block
     scale = planes.shape[1] // weight.shape[1]
     weight = weight.repeat(scale, axis=1).repeat(scale, axis=2)
-    best, least = latents, math.inf
-    for share in [*_shares(steps), None]:
+
+    deviations = _deviations(tables)
+
+    def coded(latents: Array) -> _Coded:
         decoded, found = networks.coded(latents, side, quality, dead_zone)
         made = networks.planes(decoded, quality)
+        bits, deviation = _rate(found, levels, tables, deviations)
         distortion, error = _distortion(made, planes, weight, size, loss)
-        value = float(_bits(found, deviation).sum(dtype=np.float64)) + distortion
-        if value < least:
-            best, least = latents, value
-        if share is not None:  # after the last step it is only seen how good it was
-            step = networks.newton_step(latents, decoded, found, side, quality, deviation, error)
-            latents = latents - np.float32(share) * step
+        whole = float(bits.sum(dtype=np.float64)) + distortion
+        return _Coded(latents, decoded, found, bits, deviation, made, error, whole)
+
+    now = coded(latents)
+    best, least = latents, now.loss
+    for share in _shares(steps):
+        step = networks.newton_step(now.latents, now.decoded, now.found, side, quality, now.deviation, now.error)
+        tried = coded(now.latents - np.float32(share) * step)
+        now = coded(np.where(_around(_change(now, tried)) < 0, tried.latents, now.latents))
+        if now.loss < least:
+            best, least = now.latents, now.loss
     return best
 
 
-def deviations(tables: Tables) -> Array:
+def _deviations(tables: Tables) -> Array:
     """The standard deviation of the residuals of each table index: float32 [T]; of index 0 without bound."""
     found = [float(NEVER_CODED)]
     for number in range(1, len(tables["residual_reach"])):
@@ -64,10 +90,42 @@ def deviations(tables: Tables) -> Array:
     return np.array(found, np.float32)
 
 
+def _rate(found: Array, levels: NDArray[np.int32], tables: Tables, deviations: Array) -> tuple[Array, Array]:
+    """Bits of the residuals [C,h,w] at each place [h,w], and the deviation [C,h,w] of the table that each has."""
+    residual = found.astype(np.int32)
+    bits, deviation = np.zeros(residual.size, np.float32), np.full(residual.size, NEVER_CODED)
+    for number, places in latent_coding.runs(residual, levels, tables):
+        frequency = latent_coding.residual_frequency(number, tables)
+        bits[places] = cost_of_symbols(residual.reshape(-1)[places], frequency)
+        deviation[places] = deviations[number]
+    return bits.reshape(found.shape).sum(axis=0), deviation.reshape(found.shape)
+
+
 def _shares(steps: int) -> list[float]:
-    """Of a whole step, each step's: less and less, so that what rounding stirs up comes to rest."""
-    falling = [0.5 + 0.5 * math.cos(math.pi * number / steps) for number in range(steps)]
-    return [min(WAY / sum(falling), LARGEST) * share for share in falling]
+    """Of a whole step, each step's: less and less, for what rounding undoes of a large one a small one may keep."""
+    return [LARGEST * (0.5 + 0.5 * math.cos(math.pi * number / steps)) for number in range(steps)]
+
+
+def _change(now: _Coded, tried: _Coded) -> Array:
+    """How much more is lost at each place [h,w] by what is tried.
+
+    A pixel's part of the distortion's change is the pixel's own change times the mean of the derivatives before and
+    after: together they are all of it if the distortion is a square, and nearly all of it for MS-SSIM.
+    """
+    height, width = now.bits.shape
+    lost = ((now.error + tried.error) / 2 * (tried.made - now.made)).sum(axis=0)
+    blocks = lost.reshape(height, lost.shape[0] // height, width, lost.shape[1] // width)
+    change: Array = tried.bits - now.bits + blocks.sum(axis=(1, 3))
+    return change
+
+
+def _around(values: Array) -> Array:
+    """Means [h,w] of values and their neighbours, weighed 1 2 1 both ways: a place has its effect on those as well."""
+    height, width = values.shape
+    padded = np.pad(values, 1, mode="edge")
+    tall = padded[:height] + 2 * padded[1:-1] + padded[2:]
+    both: Array = (tall[:, :width] + 2 * tall[:, 1:-1] + tall[:, 2:]) / 16
+    return both
 
 
 def _distortion(made: Array, planes: Array, weight: Array, size: tuple[int, int], loss: Effort) -> tuple[float, Array]:
@@ -90,13 +148,3 @@ def _distortion(made: Array, planes: Array, weight: Array, size: tuple[int, int]
         error -= np.float32(similar * height * width) * weight * gradient
     whole[:, :height, :width] = error
     return value, whole
-
-
-def _bits(found: Array, deviation: Array) -> Array:
-    """About what residuals cost: those of a logistic density with this deviation."""
-    scale = deviation * np.float32(PER_DEVIATION)
-    size = np.abs(found)
-    above, below = (size - 0.5) / scale, (size + 0.5) / scale
-    # -ln of sigmoid(-above) - sigmoid(-below), written without a difference of nearly equal numbers.
-    nats = np.logaddexp(0, above) + np.logaddexp(0, -below) - np.log(-np.expm1(-1 / scale))
-    return np.where(deviation < NEVER_CODED, nats / math.log(2), 0).astype(np.float32)

@@ -7,7 +7,9 @@ The analysis is run once for a picture; what depends on the quality starts from 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,7 +124,6 @@ class _Coding:
         """Take better latents in the place of the picture's, piece by piece."""
         loss = self._bundle.effort
         assert loss is not None, "a bundle without a gradient is refused before"
-        deviations = effort.deviations(self._bundle.tables)
         found = np.empty_like(self._latents)
         parts = pieces(self._bounds, EFFORT_PIECE, flagship.MARGIN)
         networks = networks_of(self._bundle)
@@ -132,9 +133,9 @@ class _Coding:
             height, width = image.shape[:2]
             made = effort.improved(
                 window.of(self._latents, SIDE_SCALE).astype(np.float32), window.of(self._side),
-                window.of(self._local, SIDE_SCALE), self._by_index(window, self._picture._zones),
-                self._by_index(window, deviations), pixels.to_planes(image, SIDE_STRIDE), (height, width),
-                networks, loss, steps,
+                window.of(self._local, SIDE_SCALE), self._zones(window),
+                self._by_tile(window, self._levels, np.int32), pixels.to_planes(image, SIDE_STRIDE), (height, width),
+                networks, self._bundle.tables, loss, steps,
             )  # fmt: skip
             piece.of(found, SIDE_SCALE)[...] = piece.within(window).of(made, SIDE_SCALE)
             progress("effort", number, len(parts))
@@ -149,7 +150,7 @@ class _Coding:
             window = piece.widened(flagship.MARGIN).common(self._bounds)
             found = self._networks.rounded(
                 window.of(self._latents, SIDE_SCALE).astype(np.float32), window.of(self._side),
-                window.of(self._local, SIDE_SCALE), self._by_index(window, self._picture._zones),
+                window.of(self._local, SIDE_SCALE), self._zones(window),
             ).clip(-RESIDUAL_LARGEST, RESIDUAL_LARGEST)  # fmt: skip
             piece.within(area).of(residual, SIDE_SCALE)[...] = piece.within(window).of(found, SIDE_SCALE)
 
@@ -176,14 +177,19 @@ class _Coding:
     def _index_of(self, area: Area) -> NDArray[np.uint8]:
         return index_of_side(self._levels(area), self._bundle.tables)
 
-    def _by_index(self, window: Area, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The value [T] of the table index that each place's own tile has there: float32 [C,h,w] of a window."""
-        found = np.empty((self._bundle.channels, window.height * SIDE_SCALE, window.width * SIDE_SCALE), np.float32)
+    def _zones(self, window: Area) -> NDArray[np.float32]:
+        """The dead zone of each residual of a window, [C,h,w]."""
+        zones: NDArray[np.float32] = self._picture._zones[self._by_tile(window, self._index, np.uint8)]
+        return zones
+
+    def _by_tile(self, window: Area, of_tile: Callable[[Area], NDArray[Any]], kind: type[np.integer]) -> NDArray[Any]:
+        """What each place's own tile has there of what `of_tile` gives, [C,h,w]: the same of a window."""
+        found = np.empty((self._bundle.channels, window.height * SIDE_SCALE, window.width * SIDE_SCALE), kind)
         for area in self.areas:
             if area.meets(window):
                 both = area.common(window)
-                index = both.within(area).of(self._index(area), SIDE_SCALE)
-                both.within(window).of(found, SIDE_SCALE)[...] = values[index]
+                part = both.within(area).of(of_tile(area), SIDE_SCALE)
+                both.within(window).of(found, SIDE_SCALE)[...] = part
         return found
 
 
