@@ -69,12 +69,15 @@ def improved(
         whole = float(bits.sum(dtype=np.float64)) + distortion
         return _Coded(latents, decoded, found, bits, deviation, made, error, whole)
 
+    def moved(now: _Coded, share: float) -> _Coded:
+        step = networks.newton_step(now.latents, now.decoded, now.found, side, quality, now.deviation, now.error)
+        tried = coded(now.latents - np.float32(share) * step)
+        return coded(np.where(_around(_change(now, tried)) < 0, tried.latents, now.latents))
+
     now = coded(latents)
     best, least = latents, now.loss
     for share in _shares(steps):
-        step = networks.newton_step(now.latents, now.decoded, now.found, side, quality, now.deviation, now.error)
-        tried = coded(now.latents - np.float32(share) * step)
-        now = coded(np.where(_around(_change(now, tried)) < 0, tried.latents, now.latents))
+        now = moved(now, share)
         if now.loss < least:
             best, least = now.latents, now.loss
     return best
