@@ -21,7 +21,6 @@ from cwic.similarity import SMALLEST, ms_ssim_and_gradient
 
 EFFORT_MAX = 10  # steps
 LARGEST = 0.1  # the first of them, in whole steps of Newton's method
-PER_DEVIATION = math.sqrt(3) / math.pi  # the scale of a logistic density of deviation 1
 SQUARED_ERROR = 255**2 / 4  # lambda counts MSE of a span of 255, planes span 2
 NEVER_CODED = np.float32(1e9)
 
@@ -58,7 +57,6 @@ def improved(
     weight = loss.lowest * (loss.highest / loss.lowest) ** quality  # lambda of each block
     scale = planes.shape[1] // weight.shape[1]
     weight = weight.repeat(scale, axis=1).repeat(scale, axis=2)
-
     deviations = _deviations(tables)
 
     def coded(latents: Array) -> _Coded:

@@ -98,7 +98,7 @@ def encode_flagship(
         return _quality(source.colours, target, size, shown, near)
 
     def near() -> int | None:
-        """The quality that meets the target without effort, which takes a twentieth of the time."""
+        """The quality that meets the target without effort, which takes a small part of the time."""
         try:
             return met(0, None)
         except TargetUnreachable:

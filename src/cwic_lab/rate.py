@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cwic.effort import PER_DEVIATION
+PER_DEVIATION = math.sqrt(3) / math.pi  # the scale of a logistic density of deviation 1
 
 
 def logistic_bits(values: Tensor, deviation: Tensor) -> Tensor:

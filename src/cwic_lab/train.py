@@ -54,9 +54,9 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
     train_refs, valid_refs = open_data(recipe.data, root=recipe_path.parent)
     if not state:
         start(network, recipe, recipe_path, runs, train_refs)
-    run = Run(recipe, network.to(place, memory_format=torch.channels_last), state, rank)
-    source = batches(recipe.source, train_refs, recipe.data, place, rank, world, run.done)
+    source = batches(recipe.source, train_refs, recipe.data, place, rank, world, state["step"] if state else 0)
     validation = validate.load(valid_refs, recipe.validation_images) if rank == 0 else []
+    run = Run(recipe, network.to(place, memory_format=torch.channels_last), state, rank)  # its time begins here
 
     def due(every: int) -> bool:
         return run.done % every == 0 or run.done == recipe.steps
