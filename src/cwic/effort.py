@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cwic.bundle import Effort
 from cwic.entropy import latents as latent_coding
-from cwic.entropy.cost import cost_of_symbols
+from cwic.entropy.cost import cost_of_residuals
 from cwic.entropy.tables import PROBABILITY_ONE, Tables
 from cwic.networks import Networks
 from cwic.similarity import SMALLEST, ms_ssim_and_gradient
@@ -62,10 +62,11 @@ def improved(
     def coded(latents: Array) -> _Coded:
         decoded, found = networks.coded(latents, side, quality, dead_zone)
         made = networks.planes(decoded, quality)
-        bits, deviation = _rate(found, levels, tables, deviations)
+        spent, index = cost_of_residuals(found.astype(np.int32), levels, tables)
+        bits = spent.astype(np.float32).sum(axis=0)
         distortion, error = _distortion(made, planes, weight, size, loss)
         whole = float(bits.sum(dtype=np.float64)) + distortion
-        return _Coded(latents, decoded, found, bits, deviation, made, error, whole)
+        return _Coded(latents, decoded, found, bits, deviations[index], made, error, whole)
 
     def moved(now: _Coded, share: float) -> _Coded:
         step = networks.newton_step(now.latents, now.decoded, now.found, side, quality, now.deviation, now.error)
@@ -89,17 +90,6 @@ def _deviations(tables: Tables) -> Array:
         value = np.arange(len(share)) - len(share) // 2
         found.append(math.sqrt(float((share * value**2).sum())))
     return np.array(found, np.float32)
-
-
-def _rate(found: Array, levels: NDArray[np.int32], tables: Tables, deviations: Array) -> tuple[Array, Array]:
-    """Bits of the residuals [C,h,w] at each place [h,w], and the deviation [C,h,w] of the table that each has."""
-    residual = found.astype(np.int32)
-    bits, deviation = np.zeros(residual.size, np.float32), np.full(residual.size, NEVER_CODED)
-    for number, places in latent_coding.runs(residual, levels, tables):
-        frequency = latent_coding.residual_frequency(number, tables)
-        bits[places] = cost_of_symbols(residual.reshape(-1)[places], frequency)
-        deviation[places] = deviations[number]
-    return bits.reshape(found.shape).sum(axis=0), deviation.reshape(found.shape)
 
 
 def _shares(steps: int) -> list[float]:

@@ -131,11 +131,12 @@ class _Coding:
             window = piece.widened(flagship.MARGIN).common(self._bounds)
             image = self._picture.pixels(window)
             height, width = image.shape[:2]
+            levels = self._by_tile(window, self._levels, np.int32)
+            zones = self._picture._zones[index_of_side(levels, self._bundle.tables)]
             made = effort.improved(
                 window.of(self._latents, SIDE_SCALE).astype(np.float32), window.of(self._side),
-                window.of(self._local, SIDE_SCALE), self._zones(window),
-                self._by_tile(window, self._levels, np.int32), pixels.to_planes(image, SIDE_STRIDE), (height, width),
-                networks, self._bundle.tables, loss, steps,
+                window.of(self._local, SIDE_SCALE), zones, levels, pixels.to_planes(image, SIDE_STRIDE),
+                (height, width), networks, self._bundle.tables, loss, steps,
             )  # fmt: skip
             piece.of(found, SIDE_SCALE)[...] = piece.within(window).of(made, SIDE_SCALE)
             progress("effort", number, len(parts))
@@ -150,7 +151,8 @@ class _Coding:
             window = piece.widened(flagship.MARGIN).common(self._bounds)
             found = self._networks.rounded(
                 window.of(self._latents, SIDE_SCALE).astype(np.float32), window.of(self._side),
-                window.of(self._local, SIDE_SCALE), self._zones(window),
+                window.of(self._local, SIDE_SCALE),
+                self._picture._zones[self._by_tile(window, self._index, np.uint8)],
             ).clip(-RESIDUAL_LARGEST, RESIDUAL_LARGEST)  # fmt: skip
             piece.within(area).of(residual, SIDE_SCALE)[...] = piece.within(window).of(found, SIDE_SCALE)
 
@@ -176,11 +178,6 @@ class _Coding:
 
     def _index_of(self, area: Area) -> NDArray[np.uint8]:
         return index_of_side(self._levels(area), self._bundle.tables)
-
-    def _zones(self, window: Area) -> NDArray[np.float32]:
-        """The dead zone of each residual of a window, [C,h,w]."""
-        zones: NDArray[np.float32] = self._picture._zones[self._by_tile(window, self._index, np.uint8)]
-        return zones
 
     def _by_tile(self, window: Area, of_tile: Callable[[Area], NDArray[Any]], kind: type[np.integer]) -> NDArray[Any]:
         """What each place's own tile has there of what `of_tile` gives, [C,h,w]: the same of a window."""

@@ -24,11 +24,6 @@ class Run:
     network, and average: the moving average of its weights. done: steps. stage: of the last step.
     """
 
-    network: nn.Module
-    average: dict[str, Tensor]
-    done: int
-    stage: Stage
-
     def __init__(self, recipe: Recipe, network: nn.Module, state: dict[str, Any] | None, rank: int) -> None:
         """A new run of a network that is where it shall be trained, or what `read_checkpoint` gave goes on."""
         self._recipe, self.network, self._rank = recipe, network, rank

@@ -52,11 +52,20 @@ def cost_of_latents(
     of_side = cost_of_symbols(side.reshape(len(side), -1), frequencies).sum(axis=0).reshape(side.shape[1:])
     scale = residual.shape[1] // side.shape[1]
     total: Costs = np.repeat(np.repeat(of_side, scale, axis=0), scale, axis=1) / scale**2
-    spent = np.zeros(residual.size)
+    total += cost_of_residuals(residual, levels, tables)[0].sum(axis=0)
+    return total
+
+
+def cost_of_residuals(residual: Integers, levels: NDArray[np.int32], tables: Tables) -> tuple[Costs, NDArray[np.uint8]]:
+    """Bits of each of the flagship's residuals [C,h,w], and the table that it is coded with (0: none), both alike.
+
+    levels: as of `cost_of_latents`.
+    """
+    spent, index = np.zeros(residual.size), np.zeros(residual.size, np.uint8)
     for number, places in runs(residual, levels, tables):
         spent[places] = cost_of_symbols(residual.reshape(-1)[places], residual_frequency(number, tables))
-    total += spent.reshape(residual.shape).sum(axis=0)
-    return total
+        index[places] = number
+    return spent.reshape(residual.shape), index.reshape(residual.shape)
 
 
 def cost_in_table(symbols: Integers, frequency: NDArray[np.uint16]) -> Costs:
