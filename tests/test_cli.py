@@ -291,9 +291,9 @@ def test_the_laboratory_is_given_what_the_command_line_says(tmp_path, monkeypatc
 
     class Module:
         @staticmethod
-        def train(*args, **kwargs):
+        def train_in_turn(*args, **kwargs):
             calls.append((args, kwargs))
-            return "runs/x/last.pt"
+            return [Path("runs/x/last.pt"), Path("runs/y/last.pt")]
 
         @staticmethod
         def evaluate(*args, **kwargs):
@@ -301,9 +301,10 @@ def test_the_laboratory_is_given_what_the_command_line_says(tmp_path, monkeypatc
             return "table"
 
     monkeypatch.setattr(cli, "_lab", lambda name: Module)
-    assert cli.main(["train", "x.toml", "--no-resume", "--runs", "r"]) == 0
+    assert cli.main(["train", "x.toml", "y.toml", "--no-resume", "--runs", "r"]) == 0
+    assert capsys.readouterr().out.split() == [str(Path("runs/x/last.pt")), str(Path("runs/y/last.pt"))]
     assert cli.main(["evaluate", "f", "--codec", "jpeg", "--codec", "li2018-*", "--crop", "752x496"]) == 0
-    assert calls[0] == ((Path("x.toml"),), {"resume": False, "runs": Path("r")})
+    assert calls[0] == (([Path("x.toml"), Path("y.toml")],), {"resume": False, "runs": Path("r")})
     assert calls[1] == (
         (Path("f"), ["jpeg", "li2018-*"], Path("report")),
         {"models_dir": None, "crop": (752, 496), "pictures": 4, "anchors": None, "curves": [], "against": None},

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
 import cwic  # noqa: E402
-from cwic import flagship_encoder  # noqa: E402
+from cwic import bundle, flagship_encoder  # noqa: E402
 from cwic.entropy.tables import PROBABILITY_ONE  # noqa: E402
 from cwic.errors import ModelError  # noqa: E402
 from cwic_lab import export as exporter  # noqa: E402
@@ -174,10 +174,16 @@ def test_eight_bits_keep_a_row_to_half_a_step_and_are_found_again():
     assert torch.equal(graphs.in_eight_bits(rounded), rounded)
 
 
-def test_a_training_starts_from_a_bundle(made):
+@pytest.mark.parametrize("place, init", [("", "my-cwic"), ("models", "my-cwic"), ("models", "tiny")])
+def test_a_training_starts_from_a_bundle(made, place, init, tmp_path, monkeypatch):
+    """One beside the recipe, or an installed one, by its id or by the run that it was made of."""
     folder, _, out = made
-    (folder / "more.toml").write_text(RECIPE.format(name="more", init=out.name, lr=0.0))
-    state = read_checkpoint(trainer.train(folder / "more.toml", runs=folder / "runs", device="cpu"))
+    (tmp_path / "models").mkdir()
+    monkeypatch.setenv(bundle.FOLDERS_VARIABLE, str(tmp_path / "models"))
+    (tmp_path / place / out.name).symlink_to(out)
+    (tmp_path / "photos").symlink_to(folder / "photos")
+    (tmp_path / "more.toml").write_text(RECIPE.format(name="more", init=init, lr=0.0))
+    state = read_checkpoint(trainer.train(tmp_path / "more.toml", runs=tmp_path / "runs", device="cpu"))
     found = read_bundle(out)
     assert all(torch.equal(state["model"][name], found[name]) for name in found)
 

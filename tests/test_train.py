@@ -16,7 +16,7 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from cwic import cli  # noqa: E402
+from cwic.cli import main, parser  # noqa: E402
 from cwic_lab import run as run_of_a_recipe  # noqa: E402
 from cwic_lab import train as trainer  # noqa: E402
 from cwic_lab.checkpoint import read_checkpoint, start_weights, write_checkpoint  # noqa: E402
@@ -119,6 +119,20 @@ def test_interrupted_training_ends_with_the_same_bits(folder, kind, monkeypatch)
     resumed = run(folder, text, "broken")
     assert read_checkpoint(resumed)["step"] == 8
     assert same_weights(whole, resumed)
+
+
+def test_recipes_are_trained_in_turn(folder):
+    """Each may start from the one before, and a mistake in the last is told before the first is trained."""
+    first, second = folder / "first.toml", folder / "second.toml"
+    first.write_text(recipe_text())
+    second.write_text(recipe_text(more='init = "tiny"').replace('name = "tiny"', 'name = "second"'))
+    assert main(["train", str(first), str(second), "--runs", str(folder / "runs")]) == 0
+    one, two = (read_checkpoint(folder / "runs" / name / "last.pt") for name in ("tiny", "second"))
+    assert one["step"] == two["step"] == 8
+    (folder / "wrong.toml").write_text("name = 1")
+    with pytest.raises(ValueError, match=r"wrong\.toml: data: .*'paths'"):
+        trainer.train_in_turn([first, folder / "wrong.toml"], runs=folder / "others", device="cpu")
+    assert not (folder / "others").exists()
 
 
 def test_a_run_that_goes_on_needs_no_weights_to_start_with(folder):
@@ -266,15 +280,18 @@ def test_the_docs_have_recipes_and_commands_for_every_bundle_of_the_package():
         assert all(read_recipe(ROOT / "recipes" / f"{recipe}.toml").name == recipe for recipe in recipes)
         last = json.loads(bundles[name].read_text(encoding="utf-8"))["training"]["recipe"]
         assert parse_recipe(last).name == recipes[-1]
+        found = [read_recipe(ROOT / "recipes" / f"{recipe}.toml") for recipe in recipes]
+        assert [recipe.init for recipe in found] == ["", *recipes[:-1]], f"{name}: not each from the one before"
+        assert all(recipe.init_before in ["", *recipes] for recipe in found)
     commands = [line.split("#")[0].strip() for line in page.splitlines() if "RECIPE.toml" in line]
     assert len(commands) == 4
     for command in commands:
         words = shlex.split(re.sub(r"^[A-Z_]+=\S* ", "", command))
         if words[0] == "cwic":
-            assert cli.parser().parse_args(words[1:]).input == Path("recipes/RECIPE.toml")
+            assert parser().parse_args(words[1:]).recipes == [Path("recipes/RECIPE.toml")]
         else:
             assert words[:2] == ["torchrun", "--nproc_per_node"] and words[3:5] == ["-m", "cwic_lab.train"]
-            assert trainer.parser().parse_args(words[5:]).recipe == Path("recipes/RECIPE.toml")
+            assert trainer.parser().parse_args(words[5:]).recipes == [Path("recipes/RECIPE.toml")]
 
 
 def test_two_processes_are_one_with_twice_the_batch(folder):
@@ -282,16 +299,19 @@ def test_two_processes_are_one_with_twice_the_batch(folder):
     text = recipe_text("autoencoder", batch=4).replace("steps = 4", "steps = 2")
     one = run(folder, text, "one")
     (folder / "recipe.toml").write_text(text.replace("batch = 4", "batch = 2"))
+    (folder / "next.toml").write_text(text.replace('name = "tiny"', 'name = "next"'))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}",
-        "-m", "cwic_lab.train", str(folder / "recipe.toml"), "--runs", str(folder / "two"), "--device", "cpu",
+        "-m", "cwic_lab.train", str(folder / "recipe.toml"), str(folder / "next.toml"),
+        "--runs", str(folder / "two"), "--device", "cpu",
     ]  # fmt: skip
     source = str(Path(trainer.__file__).parents[1])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": source}
     subprocess.run(command, check=True, env=environment, capture_output=True, timeout=240)
+    assert read_checkpoint(folder / "two" / "next" / "last.pt")["step"] == 4
     losses = []
     for name in ("one", "two"):
         lines = (folder / name / "tiny" / "log.jsonl").read_text().splitlines()

@@ -101,8 +101,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--pictures", type=int, default=4, metavar="N", help="images shown on the page")
     add_models(sub)
 
-    sub = add("train", "train a recipe, or go on where it stopped [lab]")
-    sub.add_argument("input", type=Path, metavar="RECIPE.toml")
+    sub = add("train", "train recipes one after the other, or go on where that stopped [lab]")
+    sub.add_argument("recipes", type=Path, nargs="+", metavar="RECIPE.toml")
     sub.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: %(default)s")
     sub.add_argument("--no-resume", action="store_true", help="start anew even if there is a checkpoint")
 

@@ -230,7 +230,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    print(_lab("train").train(arguments.input, resume=not arguments.no_resume, runs=arguments.runs))
+    for checkpoint in _lab("train").train_in_turn(
+        arguments.recipes, resume=not arguments.no_resume, runs=arguments.runs
+    ):
+        print(checkpoint)
 
 
 def _export(arguments: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +49,31 @@ def start_weights(recipe: Recipe, recipe_path: Path, runs: Path) -> dict[str, Te
 
 
 def read_weights(init: str, recipe_path: Path, runs: Path) -> dict[str, Tensor]:
-    """What a recipe's `init` names: a run, a checkpoint or a bundle beside the recipe, or an installed bundle's id.
+    """What a recipe's `init` names: a run, a checkpoint or a bundle beside the recipe, or an installed bundle.
 
-    Raises FileNotFoundError if there is none of them.
+    An installed bundle goes by its id, and by the run that it was made of: who has the bundle needs no more of the run
+    to go on from it. Raises FileNotFoundError if there is none of them.
     """
     beside = recipe_path.parent / init
     for place in (runs / init / CHECKPOINT, beside):
         if place.is_file():
             return dict(read_checkpoint(place)["ema"])
-    for folder in (beside, bundle.PACKAGE_MODELS / init):
-        if (folder / bundle.MANIFEST).is_file():
-            return read_bundle(folder)
-    raise FileNotFoundError(f"init: {init!r} is no run in {runs}, no file beside the recipe, and no installed bundle")
+    if (beside / bundle.MANIFEST).is_file():
+        return read_bundle(beside)
+    installed = bundle.available()
+    named = {_run_of(found): found.path for found in installed} | {found.id: found.path for found in installed}
+    if init in named:
+        return read_bundle(named[init])
+    raise FileNotFoundError(
+        f"init: {init!r} is no run in {runs}, no file beside the recipe, no installed bundle, and no run that an "
+        f"installed bundle was made of: those are {', '.join(sorted(named))}"
+    )
+
+
+def _run_of(made: bundle.Bundle) -> str:
+    """The name of the run that a bundle was made of; its id where nothing is known of it."""
+    name: str = tomllib.loads(made.training.get("recipe", "")).get("name", made.id)
+    return name
 
 
 def load_matching(network: nn.Module, weights: dict[str, Tensor]) -> None:

@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from cwic_lab.processes import rank_and_world
+
 MOMENTUM = 0.95
 ADAM_RMS = 0.2  # what the root mean square of an update of Adam's is about, in shares of the rate
 # x -> a x + b x^3 + c x^5 five times brings singular values from 0.01 to 1 to between 0.7 and 1.2.
@@ -48,7 +50,7 @@ class Muon(torch.optim.Adam):
         alike: dict[torch.Size, list[int]] = {}
         for i, matrix in enumerate(wanted):
             alike.setdefault(matrix.shape, []).append(i)
-        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        rank, world = rank_and_world()
         flat = torch.zeros(sum(matrix.numel() for matrix in wanted), device=wanted[0].device)
         parts = [part.view(m.shape) for part, m in zip(flat.split([m.numel() for m in wanted]), wanted, strict=True)]
         at = 0

@@ -137,8 +137,11 @@ def parse_recipe(text: str) -> Recipe:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Recipe from a TOML file."""
-    return parse_recipe(path.read_text(encoding="utf-8"))
+    """Recipe from a TOML file. Raises ValueError as `parse_recipe`, with the file's name."""
+    try:
+        return parse_recipe(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _build(kind: type[T], table: dict[str, Any], where: str) -> T:

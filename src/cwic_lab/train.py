@@ -3,6 +3,8 @@
     cwic train recipes/NAME.toml            one process, CPU or one GPU
     torchrun --nproc_per_node N -m cwic_lab.train recipes/NAME.toml      several
 
+Several recipes are trained one after the other, each from what the one before left if its `init` says so.
+
 A run lives in runs/NAME/: log.jsonl (a line per log and validation), progress.png, last.pt (everything needed to go
 on). The batch of step s is a function of (seed, s, rank) alone, so a resumed run sees what the first would have seen.
 """
@@ -12,26 +14,43 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from cwic_lab import networks, progress, validate
 from cwic_lab.checkpoint import CHECKPOINT, load_matching, read_checkpoint, start_weights, write_checkpoint
 from cwic_lab.data import ImageRef, batches, open_data
+from cwic_lab.processes import place_of, rank_and_world, together, wait_for_all
 from cwic_lab.recipe import Recipe, Stage, read_recipe
 from cwic_lab.run import Run
 from cwic_lab.step import to_planes
 from cwic_lab.task import task_of
 
+log = logging.getLogger(__name__)
 
-def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), device: str = "") -> Path:
+RUNS = Path("runs")
+
+
+def train_in_turn(recipes: Sequence[Path], *, resume: bool = True, runs: Path = RUNS, device: str = "") -> list[Path]:
+    """Train one recipe after the other, as `train`. A mistake in any of them is told before the first is trained."""
+    for path in recipes:
+        read_recipe(path)
+    checkpoints = []
+    with together(device):
+        for path in recipes:
+            log.info("%s", path)
+            checkpoints.append(train(path, resume=resume, runs=runs, device=device))
+            wait_for_all()
+    return checkpoints
+
+
+def train(recipe_path: Path, *, resume: bool = True, runs: Path = RUNS, device: str = "") -> Path:
     """Train as the recipe says; returns the checkpoint's path.
 
     resume: go on from runs/NAME/last.pt if it is there (its recipe must be this one). device: "cpu", "cuda";
@@ -47,7 +66,7 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
     if state and state["step"] == recipe.steps:
         return checkpoint
 
-    rank, world, place = start_processes(device)
+    (rank, world), place = rank_and_world(), place_of(device)
     torch.manual_seed(recipe.seed)
     network = networks.build(**recipe.network)
     check_parts(network, recipe.stages)
@@ -77,9 +96,6 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = Path("runs"), 
             progress.plot(out)
         if rank == 0 and due(recipe.checkpoint_every):
             write_checkpoint(checkpoint, run.state())
-    if world > 1:
-        dist.barrier()  # gloo may abort a process that leaves while another still writes
-        dist.destroy_process_group()
     return checkpoint
 
 
@@ -106,19 +122,6 @@ def sample_planes(recipe: Recipe, refs: Sequence[ImageRef], crop: int, count: in
     return to_planes(next(batches("workers", refs, config)))
 
 
-def start_processes(device: str) -> tuple[int, int, torch.device]:
-    """(rank, world, device) of this process; joins the group when started by torchrun."""
-    local = int(os.environ.get("LOCAL_RANK", 0))
-    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    place = torch.device(kind, local if kind == "cuda" else None)
-    if "RANK" not in os.environ:
-        return 0, 1, place
-    if kind == "cuda":
-        torch.cuda.set_device(place)
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
-    return dist.get_rank(), dist.get_world_size(), place
-
-
 def write_log(out: Path, row: dict[str, Any]) -> None:
     """Append one JSON line to log.jsonl."""
     with (out / "log.jsonl").open("a", encoding="utf-8") as file:
@@ -127,13 +130,13 @@ def write_log(out: Path, row: dict[str, Any]) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Of `python -m cwic_lab.train`, which torchrun starts."""
-    found = argparse.ArgumentParser(description="train a recipe (the entry point for torchrun)")
-    found.add_argument("recipe", type=Path)
-    found.add_argument("--runs", type=Path, default=Path("runs"))
+    found = argparse.ArgumentParser(description="train recipes (the entry point for torchrun)")
+    found.add_argument("recipes", type=Path, nargs="+", metavar="RECIPE.toml")
+    found.add_argument("--runs", type=Path, default=RUNS)
     found.add_argument("--device", default="")
     return found
 
 
 if __name__ == "__main__":
     arguments = parser().parse_args()
-    train(arguments.recipe, runs=arguments.runs, device=arguments.device)
+    train_in_turn(arguments.recipes, runs=arguments.runs, device=arguments.device)
