@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from cwic_lab import muon  # noqa: E402
+from cwic_lab import muon, processes  # noqa: E402
 from cwic_lab.muon import Muon, orthogonal  # noqa: E402
 from cwic_lab.networks import build  # noqa: E402
 from cwic_lab.recipe import parse_recipe  # noqa: E402
@@ -110,7 +110,8 @@ def test_two_processes_share_the_matrices_and_do_what_one_does(monkeypatch):
     given = []
     for rank in (0, 1):
         one = OneOfTwo(rank)
-        monkeypatch.setattr(muon, "dist", one)
+        for module in (muon, processes):
+            monkeypatch.setattr(module, "dist", one)
         optimizer_of(SHAPES)[0].step()
         given.append(one.given)
     monkeypatch.undo()

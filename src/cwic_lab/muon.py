@@ -89,5 +89,5 @@ def orthogonal(matrices: Tensor) -> Tensor:
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-12)
     for _ in range(ITERATIONS):
         squares = x @ x.mT
-        x = A * x + (B * squares + C * squares @ squares) @ x
+        x = torch.baddbmm(x, torch.baddbmm(squares, squares, squares, beta=B, alpha=C), x, beta=A)
     return (x.mT if tall else x).float()
