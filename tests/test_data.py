@@ -303,7 +303,9 @@ def test_starting_at_a_later_step_gives_the_same_batches(kind, photos):
 def test_the_ranks_batches_together_are_the_batch_of_one_process(kind, photos):
     whole = batches_of(kind, photos, 6, batch=6)
     for rank in range(2):
-        assert torch.equal(batches_of(kind, photos, 6, rank=rank, world=2), whole[:, rank::2])
+        assert torch.equal(batches_of(kind, photos, 6, rank=rank, world=2, batch=6), whole[:, rank::2])
+    with pytest.raises(ValueError, match=r"data\.batch = 7 for 2 processes"):
+        batches_of(kind, photos, 1, rank=0, world=2, batch=7)
 
 
 @both
@@ -345,8 +347,8 @@ def test_a_worker_started_afresh_opens_its_own_shards(photos):
 
 def test_the_recipes_two_sources(photos):
     for source, kind in [("memory", "device"), ("workers", "loader")]:
-        stream = data.batches(source, photos, config(), "cpu", 1, 2, 4)
-        expected = batches_of(kind, photos, 3, start_step=4, rank=1, world=2)
+        stream = data.batches(source, photos, config(batch=6), "cpu", 1, 2, 4)
+        expected = batches_of(kind, photos, 3, start_step=4, rank=1, world=2, batch=6)
         assert torch.equal(torch.stack([next(stream) for _ in range(3)]), expected)
     with pytest.raises(ValueError, match="disk"):
         data.batches("disk", photos, config())
@@ -372,7 +374,7 @@ def test_a_share_of_the_samples_is_unlike_photographs(source, kind, photos):
     assert is_photograph(whole[kept]).all()
     assert torch.equal(mixed(source, photos, 9, batch=6, start_step=31), whole[31:])
     for rank in range(2):
-        assert torch.equal(mixed(source, photos, 40, rank=rank, world=2), whole[:, rank::2])
+        assert torch.equal(mixed(source, photos, 40, rank=rank, world=2, batch=6), whole[:, rank::2])
     if source == "workers":
         assert torch.equal(mixed(source, photos, 40, batch=6, workers=1), whole)
 

@@ -2,9 +2,9 @@
 
 Training is a stream of samples numbered 0, 1, 2, ... Sample p is photograph `order(epoch)[index]` with epoch,
 index = divmod(p, number of photographs), cut and turned by random numbers seeded with (seed, epoch, index). A
-step takes the next world x batch samples and rank r of them every world-th from r. From this follow, and the
-tests check: the same batches for any number of workers; a run started at a later step sees what the whole run
-would have seen; and the ranks' batches together are the batch of one process with world x batch.
+step takes the next `batch` samples and rank r of them every world-th from r. From this follow, and the tests
+check: the same batches for any number of workers; a run started at a later step sees what the whole run would
+have seen; and the ranks' parts together are the batch of a single process.
 
 Two ways to the same kind of batch: `Loader` decodes files in worker processes, any amount of data, all
 augmentations; `DeviceCrops` decodes everything once into (device) memory and cuts crops there, with flips,
@@ -73,7 +73,7 @@ def batches(
     world: int = 1,
     start_step: int = 0,
 ) -> Iterator[Tensor]:
-    """Endless batches from `start_step` on, uint8 [batch,3,crop,crop] RGB on the device.
+    """Endless batches from `start_step` on, or the rank's part of each: uint8 [batch/world,3,crop,crop] RGB there.
 
     source: "memory" for `DeviceCrops`, "workers" for the `Loader`. Raises what these raise.
     """
@@ -116,9 +116,10 @@ class _Batches(Dataset[_Batch]):
 
     def __getitem__(self, step: int) -> _Batch:
         config = self._config
-        crops = np.empty((config.batch, config.crop, config.crop, 3), dtype=np.uint8)
+        numbers = sample_numbers(step, config.batch, self._rank, self._world)
+        crops = np.empty((len(numbers), config.crop, config.crop, 3), dtype=np.uint8)
         report = _Report([], [])
-        for i, number in enumerate(sample_numbers(step, config.batch, self._rank, self._world)):
+        for i, number in enumerate(numbers):
             epoch, index = divmod(number, len(self._refs))
             pixels = self._first_readable(epoch, index, report)
             generator = np.random.default_rng((config.seed, epoch, index, SAMPLE))
@@ -141,7 +142,7 @@ class _Batches(Dataset[_Batch]):
 
 
 class Loader(Iterator[Tensor]):
-    """An endless iterator over batches, uint8 [batch,3,crop,crop] RGB on the CPU, from `start_step` on.
+    """An endless iterator over the rank's batches, uint8 [batch/world,3,crop,crop] RGB on the CPU, from `start_step`.
 
     Broken images are replaced by the next in the order, logged once as warnings, and counted in `broken`;
     `next` raises TooManyBroken when more than 1 % are. Pictures smaller than the crop are extended by
@@ -151,7 +152,7 @@ class Loader(Iterator[Tensor]):
     def __init__(
         self, config: DataConfig, refs: Sequence[ImageRef], rank: int = 0, world: int = 1, start_step: int = 0
     ) -> None:
-        sample_numbers(start_step, config.batch, rank, world)  # raises on a bad rank or step
+        sample_numbers(start_step, config.batch, rank, world)  # raises on what cannot be
         self.step = start_step  # of the batch that `next` returns
         self.broken = BrokenImages(len(refs))
         loader: DataLoader[_Batch] = DataLoader(

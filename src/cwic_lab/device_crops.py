@@ -34,7 +34,7 @@ class DeviceCrops:
         world: int = 1,
     ) -> None:
         """Decodes everything. Raises TooManyBroken; ValueError if the config asks for jitter."""
-        sample_numbers(0, config.batch, rank, world)  # raises on a bad rank
+        sample_numbers(0, config.batch, rank, world)  # raises on what cannot be
         if config.jitter:
             raise ValueError("DeviceCrops does not jitter: use the Loader, or leave it out")
         self._config, self._rank, self._world = config, rank, world
@@ -79,7 +79,7 @@ class DeviceCrops:
         return self._pixels.shape[0]
 
     def batch(self, step: int) -> Tensor:
-        """This rank's crops of the step: uint8 [batch,3,crop,crop] RGB on the device."""
+        """This rank's crops of the step: uint8 [batch/world,3,crop,crop] RGB on the device."""
         crop, config = self._config.crop, self._config
         numbers = sample_numbers(step, config.batch, self._rank, self._world)
         places = [divmod(number, self._order.n_images) for number in numbers]
@@ -98,7 +98,7 @@ class DeviceCrops:
         """Numbers in 0..1 for this rank's samples, float64 [B, 6]: of those of all ranks, every world-th."""
         words = np.random.SeedSequence((self._config.seed, step, 0, STEP)).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
-        draws = torch.rand(self._config.batch * self._world, 6, dtype=torch.float64, generator=generator)
+        draws = torch.rand(self._config.batch, 6, dtype=torch.float64, generator=generator)
         return draws[self._rank :: self._world]
 
     def _gather(self, plan: Tensor, crop: int) -> Tensor:

@@ -16,7 +16,7 @@ ORDER, SAMPLE, STEP, PICTURE, PLACES = 1, 2, 3, 4, 5
 class DataConfig:
     """The `[data]` table of a recipe.
 
-    paths: what `find_images` takes. crop: side of a crop, pixels. batch: crops a step *for each process*.
+    paths: what `find_images` takes. crop: side of a crop, pixels. batch: crops a step, of all processes together.
     workers: processes that decode (0: none), or threads for `DeviceCrops`. downscale: least and greatest
     factor. jitter: strength of the colour jitter (0: off), applied with `jitter_probability`.
     hostile: share of the samples that are pictures unlike photographs (`hostile_crops`) instead.
@@ -72,8 +72,9 @@ class SampleOrder:
 
 
 def sample_numbers(step: int, batch: int, rank: int, world: int) -> range:
-    """The stream's samples that make up this rank's batch at this step."""
+    """The samples of the stream that this rank's part of the batch is made of at this step."""
     if not 0 <= rank < world or step < 0:
         raise ValueError(f"rank {rank} of {world} at step {step}: not allowed")
-    first = step * batch * world
-    return range(first + rank, first + batch * world, world)
+    if batch % world:
+        raise ValueError(f"data.batch = {batch} for {world} processes: a multiple of them is needed")
+    return range(step * batch + rank, (step + 1) * batch, world)

@@ -6,7 +6,7 @@
 Several recipes are trained one after the other, each from what the one before left if its `init` says so.
 
 A run lives in runs/NAME/: log.jsonl (a line per log and validation), progress.png, last.pt (everything needed to go
-on). The batch of step s is a function of (seed, s, rank) alone, so a resumed run sees what the first would have seen.
+on). The batch of step s is a function of (seed, s) alone, so a resumed run sees what the first would have seen.
 """
 
 from __future__ import annotations
