@@ -121,16 +121,16 @@ class FlagshipTask:
         network.start_transform(planes)
 
     def groups(self, network: nn.Module) -> list[dict[str, Any]]:
-        """Matrices at the full rate, the rest as above; a group for each share and part."""
-        groups: dict[tuple[str, float], list[nn.Parameter]] = {}
+        """Matrices at the full rate, the rest as above; a group for each part and share."""
+        groups: dict[tuple[str, float, bool], list[nn.Parameter]] = {}
         for name, parameter in network.named_parameters():
             part = name.split(".")[0]
             matrix = name.endswith("weight") and parameter.dim() == 2
             share = self.START_SHARE if part == "start" else 1.0 if matrix else self.VECTOR_SHARE
-            groups.setdefault((part, share), []).append(parameter)
+            groups.setdefault((part, share, matrix), []).append(parameter)
         return [
-            {"params": params, "share": share, "part": part, "matrix": share == 1}
-            for (part, share), params in groups.items()
+            {"params": params, "share": share, "part": part, "matrix": matrix}
+            for (part, share, matrix), params in groups.items()
         ]
 
     def draw(self, network: Any, stage: Stage, shape: torch.Size, generator: torch.Generator) -> FlagshipDraws:
