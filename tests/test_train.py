@@ -283,6 +283,9 @@ def test_the_docs_have_recipes_and_commands_for_every_bundle_of_the_package():
         found = [read_recipe(ROOT / "recipes" / f"{recipe}.toml") for recipe in recipes]
         assert [recipe.init for recipe in found] == ["", *recipes[:-1]], f"{name}: not each from the one before"
         assert all(recipe.init_before in ["", *recipes] for recipe in found)
+    example = re.search(r"cwic train recipes/cwic-psnr\{(.*)\}\.toml\n +cwic export runs/(.*)/last\.pt", page)
+    of_psnr = re.findall(r"`([^`]+)`", dict(rows)["cwic-psnr"])
+    assert [f"cwic-psnr{end}" for end in example[1].split(",")] == of_psnr and example[2] == of_psnr[-1]
     commands = [line.split("#")[0].strip() for line in page.splitlines() if "RECIPE.toml" in line]
     assert len(commands) == 4
     for command in commands:
