@@ -129,9 +129,15 @@ def test_recipes_are_trained_in_turn(folder):
     assert main(["train", str(first), str(second), "--runs", str(folder / "runs")]) == 0
     one, two = (read_checkpoint(folder / "runs" / name / "last.pt") for name in ("tiny", "second"))
     assert one["step"] == two["step"] == 8
-    (folder / "wrong.toml").write_text("name = 1")
+    wrong = folder / "wrong.toml"
+    wrong.write_text("name = 1")
     with pytest.raises(ValueError, match=r"wrong\.toml: data: .*'paths'"):
-        trainer.train_in_turn([first, folder / "wrong.toml"], runs=folder / "others", device="cpu")
+        trainer.train_in_turn([first, wrong], runs=folder / "others", device="cpu")
+    wrong.write_text(second.read_text().replace('init = "tiny"', 'init = "tidy"'))
+    with pytest.raises(FileNotFoundError, match="'tidy' is no run"):
+        trainer.train_in_turn([first, wrong], runs=folder / "others", device="cpu")
+    with pytest.raises(FileNotFoundError, match="'tiny' is no run"):
+        trainer.train_in_turn([second, first], runs=folder / "others", device="cpu")
     assert not (folder / "others").exists()
 
 

@@ -49,7 +49,13 @@ def start_weights(recipe: Recipe, recipe_path: Path, runs: Path) -> dict[str, Te
 
 
 def read_weights(init: str, recipe_path: Path, runs: Path) -> dict[str, Tensor]:
-    """What a recipe's `init` names: a run, a checkpoint or a bundle beside the recipe, or an installed bundle.
+    """The weights that a recipe's `init` names. Raises what `find_weights` and `read_bundle` raise."""
+    place = find_weights(init, recipe_path, runs)
+    return dict(read_checkpoint(place)["ema"]) if place.is_file() else read_bundle(place)
+
+
+def find_weights(init: str, recipe_path: Path, runs: Path) -> Path:
+    """The checkpoint or bundle's folder that `init` names: a run's, one beside the recipe, or an installed bundle's.
 
     An installed bundle goes by its id, and by the run that it was made of: who has the bundle needs no more of the run
     to go on from it. Raises FileNotFoundError if there is none of them.
@@ -57,16 +63,16 @@ def read_weights(init: str, recipe_path: Path, runs: Path) -> dict[str, Tensor]:
     beside = recipe_path.parent / init
     for place in (runs / init / CHECKPOINT, beside):
         if place.is_file():
-            return dict(read_checkpoint(place)["ema"])
+            return place
     if (beside / bundle.MANIFEST).is_file():
-        return read_bundle(beside)
+        return beside
     installed = bundle.available()
     named = {_run_of(found): found.path for found in installed} | {found.id: found.path for found in installed}
     if init in named:
-        return read_bundle(named[init])
+        return named[init]
     raise FileNotFoundError(
-        f"init: {init!r} is no run in {runs}, no file beside the recipe, no installed bundle, and no run that an "
-        f"installed bundle was made of: those are {', '.join(sorted(named))}"
+        f"{recipe_path}: init: {init!r} is no run in {runs}, no file beside the recipe, no installed bundle, "
+        f"and no run that one was made of: those are {', '.join(sorted(named))}"
     )
 
 

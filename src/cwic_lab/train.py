@@ -24,7 +24,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cwic_lab import networks, progress, validate
-from cwic_lab.checkpoint import CHECKPOINT, load_matching, read_checkpoint, start_weights, write_checkpoint
+from cwic_lab.checkpoint import (
+    CHECKPOINT,
+    find_weights,
+    load_matching,
+    read_checkpoint,
+    start_weights,
+    write_checkpoint,
+)
 from cwic_lab.data import ImageRef, batches, open_data
 from cwic_lab.processes import place_of, rank_and_world, together, wait_for_all
 from cwic_lab.recipe import Recipe, Stage, read_recipe
@@ -39,8 +46,7 @@ RUNS = Path("runs")
 
 def train_in_turn(recipes: Sequence[Path], *, resume: bool = True, runs: Path = RUNS, device: str = "") -> list[Path]:
     """Train one recipe after the other, as `train`. A mistake in any of them is told before the first is trained."""
-    for path in recipes:
-        read_recipe(path)
+    check_recipes(recipes, resume, runs)
     checkpoints = []
     with together(device):
         for path in recipes:
@@ -48,6 +54,18 @@ def train_in_turn(recipes: Sequence[Path], *, resume: bool = True, runs: Path = 
             checkpoints.append(train(path, resume=resume, runs=runs, device=device))
             wait_for_all()
     return checkpoints
+
+
+def check_recipes(recipes: Sequence[Path], resume: bool, runs: Path) -> None:
+    """Raise what is wrong with any recipe, or FileNotFoundError for one that starts from what will not be there."""
+    made = set()
+    for path in recipes:
+        recipe = read_recipe(path)
+        goes_on = resume and (runs / recipe.name / CHECKPOINT).exists()  # and needs no weights to start with
+        for init in () if goes_on else (recipe.init, recipe.init_before):
+            if init and init not in made:
+                find_weights(init, path, runs)
+        made.add(recipe.name)
 
 
 def train(recipe_path: Path, *, resume: bool = True, runs: Path = RUNS, device: str = "") -> Path:
