@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -32,15 +31,6 @@ QUALITY_REACH = 0.04
 SIMILARITY_LEAST = 0.05
 # A sample's loss times (lambda / this)^-1/2: about one over its rate, so that every quality counts alike.
 MIDDLE_LAMBDA = 0.014
-
-
-def mean_over_processes(value: Tensor) -> Tensor:
-    """The mean of a detached tensor over all processes; the tensor itself when there is one."""
-    if not dist.is_initialized():
-        return value
-    value = value.clone()
-    dist.all_reduce(value)
-    return value / dist.get_world_size()
 
 
 def squared_error(decoded: Tensor, planes: Tensor) -> Tensor:

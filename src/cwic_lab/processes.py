@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 
 def place_of(device: str) -> torch.device:
@@ -33,6 +34,22 @@ def together(device: str) -> Iterator[None]:
 def rank_and_world() -> tuple[int, int]:
     """This process's number, and how many there are."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def average_over_processes(values: Tensor) -> None:
+    """Make values their mean over all processes, in place."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+        values /= dist.get_world_size()
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """The mean of a detached tensor over all processes; the tensor itself when there is one."""
+    if not dist.is_initialized():
+        return value
+    value = value.clone()
+    average_over_processes(value)
+    return value
 
 
 def wait_for_all() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cwic_lab.loss import mean_over_processes
+from cwic_lab.processes import mean_over_processes
 from cwic_lab.recipe import Recipe, Stage
 from cwic_lab.step import Good, Step, new_optimizer
 from cwic_lab.task import task_of

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from cwic_lab.muon import Muon
+from cwic_lab.processes import average_over_processes
 from cwic_lab.recipe import Recipe, Stage
 from cwic_lab.task import Parts, Task
 
@@ -74,9 +75,7 @@ class Step:
             loss, parts = self._loss(self._network, planes, self._stage, draws)
         self._gradients.zero_()
         loss.backward()
-        if dist.is_initialized():
-            dist.all_reduce(self._gradients)
-            self._gradients /= dist.get_world_size()
+        average_over_processes(self._gradients)
         self._task.mend_gradients(self._network)
         norm = self._gradients.norm()
         self._gradients *= (self._stage.clip / (norm + 1e-6)).clamp(max=1)

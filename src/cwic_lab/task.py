@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cwic_lab import networks
-from cwic_lab.loss import autoencoder_loss, flagship_loss, importance_loss, li2018_loss, mean_over_processes
+from cwic_lab.loss import autoencoder_loss, flagship_loss, importance_loss, li2018_loss
 from cwic_lab.networks.flagship import LATENTS, MAP_LEVELS, SIDE, SIDE_STRIDE, STRIDE, local_quality
 from cwic_lab.networks.start import start_transform
+from cwic_lab.processes import mean_over_processes
 from cwic_lab.recipe import Recipe, Stage
 
 Parts = dict[str, Tensor]
