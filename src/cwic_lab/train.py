@@ -45,7 +45,7 @@ RUNS = Path("runs")
 
 
 def train_in_turn(recipes: Sequence[Path], *, resume: bool = True, runs: Path = RUNS, device: str = "") -> list[Path]:
-    """Train one recipe after the other, as `train`. A mistake in any of them is told before the first is trained."""
+    """Train one recipe after the other, as `train`; what `check_recipes` finds is told before the first is trained."""
     check_recipes(recipes, resume, runs)
     checkpoints = []
     with together(device):
@@ -57,7 +57,7 @@ def train_in_turn(recipes: Sequence[Path], *, resume: bool = True, runs: Path = 
 
 
 def check_recipes(recipes: Sequence[Path], resume: bool, runs: Path) -> None:
-    """Raise what is wrong with any recipe, or FileNotFoundError for one that starts from what will not be there."""
+    """Raise what `read_recipe` does for any, and FileNotFoundError for one that starts from what will not be there."""
     made = set()
     for path in recipes:
         recipe = read_recipe(path)
