@@ -92,9 +92,8 @@ def read_chunks(data: bytes, header: Header) -> dict[str, bytes]:
         kind = data[start : start + 4].decode("latin-1")
         check(re.fullmatch("[A-Za-z][A-Z]{3}", kind) is not None, f"Corrupt: {kind!r} is not the name of a chunk")
         check(kind not in payloads, f"Corrupt: two chunks {kind}")
-        check(
-            kind[0].islower() or kind in ("IMAP", "CODE", "TILS", "PIXL", "ALPH"), f"UnsupportedVersion: a chunk {kind}"
-        )
+        known = kind[0].islower() or kind in ("IMAP", "CODE", "TILS", "PIXL", "WEBP", "ALPH")
+        check(known, f"UnsupportedVersion: a chunk {kind}")
         payloads[kind] = data[start + 8 : end]
         start = end + 4
     check(start == len(data), "Corrupt: bytes follow the last chunk")
@@ -324,14 +323,16 @@ def index_levels(quality: int, side: Array, bundle: Bundle) -> Array:
     return sums.astype(np.int64) + bias[:, np.newaxis, np.newaxis]
 
 
-# ---- Section 8.7, the pixels themselves
-def read_webp(stream: bytes, width: int, height: int) -> Array:
-    """The picture [height,width,3] of a lossless WebP stream. Its size is looked at before it is decoded."""
-    is_lossless = len(stream) >= 25 and stream[:4] == b"RIFF" and stream[8:16] == b"WEBPVP8L" and stream[20] == 0x2F
-    check(is_lossless, "Corrupt: not a lossless WebP stream")
+# ---- Section 8.7, the pixels themselves, and 8.12, a lossy stream
+def read_webp(stream: bytes, width: int, height: int, lossless: bool) -> Array:
+    """The picture [height,width,3] of a WebP stream. Its size is looked at before it is decoded."""
+    at, kind, signature = (20, b"WEBPVP8L", b"\x2f") if lossless else (23, b"WEBPVP8 ", b"\x9d\x01\x2a")
+    sizes_at = at + len(signature)
+    is_it = stream[:4] == b"RIFF" and stream[8:16] == kind and stream[at:sizes_at] == signature
+    check(is_it and len(stream) >= sizes_at + 4, "Corrupt: not a WebP stream of this kind")
     check(u32(stream, 4) + 8 == len(stream), "Corrupt: a WebP stream of another length than it says")
-    sizes = u32(stream, 21)  # 14 bits of width - 1, 14 bits of height - 1, whether there is alpha, 3 bits of version
-    found = (sizes & 0x3FFF) + 1, (sizes >> 14 & 0x3FFF) + 1
+    sizes = u32(stream, sizes_at)  # lossless: width - 1 and height - 1 in 14 bits each; else both in 16, 2 for others
+    found = (sizes & 0x3FFF) + lossless, (sizes >> (14 if lossless else 16) & 0x3FFF) + lossless
     check(found == (width, height), f"Corrupt: a WebP stream of {found} pixels, not {(width, height)}")
     try:
         picture = Image.open(io.BytesIO(stream), formats=["WEBP"])
@@ -382,7 +383,7 @@ def decode_alpha(payload: bytes, width: int, height: int) -> Array:
             tile = alpha[y : y + side, x : x + side]  # a view: what is written goes into alpha
             end = start + 4 + u32(payload, start)
             check(len(payload) >= end, "Corrupt: an ALPH that ends early")
-            tile[:] = read_webp(payload[start + 4 : end], tile.shape[1], tile.shape[0])[:, :, 0]
+            tile[:] = read_webp(payload[start + 4 : end], tile.shape[1], tile.shape[0], True)[:, :, 0]
             start = end
     check(start == len(payload), "Corrupt: bytes follow the last stream of ALPH")
     check(crc32(alpha.tobytes()) == u32(payload, 0), "Corrupt: the alpha CRC differs")
@@ -429,7 +430,7 @@ def decode_tiles(payload: bytes, h: int, w: int, symbols_crc: int, bundle: Bundl
 
 # ---- Sections 7 and 8, all of it
 def decode_symbols(header: Header, payloads: dict[str, bytes], bundle: Bundle) -> Symbols:
-    """The symbols of a file without PIXL, with the right CRC."""
+    """The symbols of a file without PIXL and WEBP, with the right CRC."""
     pixels, positions = (64, 4) if bundle.kind == "cwic" else (8, 1)
     h, w = (positions * -(-side // pixels) for side in (header.height, header.width))  # rounded up
     present = {kind for kind in payloads if kind in ("CODE", "IMAP", "TILS")}
@@ -477,11 +478,14 @@ def decode(data: bytes, models: Path) -> Array:
     header = read_header(data)
     payloads = read_chunks(data, header)
     alpha = decode_alpha(payloads["ALPH"], header.width, header.height) if "ALPH" in payloads else None
-    if "PIXL" in payloads:  # no bundle is needed, nor looked for
-        check(not payloads.keys() & {"CODE", "IMAP", "TILS"}, "Corrupt: a PIXL beside a CODE, an IMAP or a TILS")
+    present = [kind for kind in ("PIXL", "WEBP", "CODE", "IMAP", "TILS") if kind in payloads]
+    if present[:1] in (["PIXL"], ["WEBP"]):  # no bundle is needed, nor looked for
+        check(len(present) == 1, f"Corrupt: the chunks {present}")
+        lossless, stream = present == ["PIXL"], payloads[present[0]]
         check(header.width * header.height <= 2**26, "LimitExceeded: more than section 10 accepts without a TILS")
-        samples = read_webp(payloads["PIXL"], header.width, header.height)[:, :, : header.colours]
-        check(crc32(samples.tobytes()) == header.symbols_crc, "Corrupt: the symbols CRC differs")
+        check(lossless or crc32(stream) == header.symbols_crc, "Corrupt: the symbols CRC differs")
+        samples = read_webp(stream, header.width, header.height, lossless)[:, :, : header.colours]
+        check(not lossless or crc32(samples.tobytes()) == header.symbols_crc, "Corrupt: the symbols CRC differs")
     else:
         bundle = read_bundle(header, models)
         samples = decode_pixels(decode_symbols(header, payloads, bundle), header, bundle)

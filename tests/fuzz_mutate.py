@@ -22,6 +22,7 @@ KINDS = [
     b"CODE",
     b"IMAP",
     b"PIXL",
+    b"WEBP",
     b"ALPH",
     b"iCCP",
     b"eXIF",

@@ -76,7 +76,7 @@ def changed_payload(kind: bytes, payload: bytes, random: Generator) -> bytes:
         return _changed_tiles(payload, random)
     if kind == b"ALPH" and choice < 0.3:
         return changed_bytes(payload[:8], random) + payload[8:]
-    if kind in (b"ALPH", b"PIXL", b"pREV") and choice < 0.6:
+    if kind in (b"ALPH", b"PIXL", b"WEBP", b"pREV") and choice < 0.6:
         return _changed_webp(payload, random)
     return changed_bytes(payload, random)
 

@@ -78,7 +78,7 @@ def _outcome(data: bytes) -> tuple[str, str]:
         assert codec.decode_preview(data, models_dir=BUNDLES).shape[:2] <= image.shape[:2]
     except FormatError:  # of the preview alone
         assert "pREV" in info.chunks
-    if not info.is_lossless:
+    if info.has_symbols:
         spent = codec.bits_per_block(data, models_dir=BUNDLES)
         assert np.isfinite(spent).all() and spent.min() >= 0
     return "decoded", ""

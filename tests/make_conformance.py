@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 import cwic
-from cwic import codec, container, flagship, imagefile
+from cwic import codec, container, flagship, imagefile, lossless, webp
 from cwic.container import Chunk
 from cwic.metadata import Metadata
 
@@ -76,10 +76,12 @@ def symbols_sha256(data: bytes) -> str:
     """Of the importance map's levels, if there are any, and the code, one byte for each symbol.
 
     Of the flagship: the quality (u16), the levels, z and the residuals (i32, little-endian). Of a lossless file:
-    the pixels, alpha included.
+    the pixels, alpha included. Of a WebP stream: itself.
     """
     if cwic.inspect(data).is_lossless:
         return hashlib.sha256(cwic.decode(data, models_dir=BUNDLES).tobytes()).hexdigest()
+    if not cwic.inspect(data).has_symbols:
+        return hashlib.sha256(container.unpack(data)[1]["WEBP"]).hexdigest()
     found = codec.decode_symbols(data, models_dir=BUNDLES)
     if isinstance(found, flagship.Symbols):
         coded = found.side.astype("<i4").tobytes() + found.residual.astype("<i4").tobytes()
@@ -107,6 +109,11 @@ def good_files() -> dict[str, bytes]:
         f"cwic-{kind}-lossless": cwic.encode(image, model="tiny-cwic", models_dir=BUNDLES)
         for kind, image in (("rgb-50x40", frames()), ("grey-50x40", np.ascontiguousarray(frames()[:, :, 0])))
     }
+    for kind, colours in (("rgb", 3), ("grey", 1)):
+        stream = webp.encode(picture((40, 50, 3)[: 2 + colours // 3]), quality=70)
+        header, _ = container.unpack(files[f"cwic-{kind}-50x40-lossless"])
+        header = dataclasses.replace(header, symbols_crc=zlib.crc32(stream))
+        files[f"cwic-{kind}-50x40-webp"] = container.pack(header, [Chunk("WEBP", stream)])
     files |= {
         "li2018-grey-alpha-9x7": cwic.encode(with_alpha(picture((7, 9))), model=LI2018, models_dir=BUNDLES),
         "cwic-rgb-alpha-130x70": cwic.encode(with_alpha(picture((70, 130, 3))), model="tiny-cwic", models_dir=BUNDLES),
@@ -207,6 +214,24 @@ def bad_lossless_files(good: bytes) -> dict[str, tuple[bytes, str]]:
     }
 
 
+def bad_webp_files(good: bytes) -> dict[str, tuple[bytes, str]]:
+    """The same of a good file of a WebP stream."""
+    header, chunks = container.unpack(good)
+    stream = chunks["WEBP"]
+
+    def with_stream(changed: bytes, *more: Chunk, **fields: object) -> bytes:
+        replaced = dataclasses.replace(header, **{"symbols_crc": zlib.crc32(changed), **fields})  # type: ignore[arg-type]
+        return container.pack(replaced, [Chunk("WEBP", changed), *more])
+
+    return {
+        "webp-crc": (with_stream(stream, symbols_crc=header.symbols_crc ^ 1), "Corrupt"),
+        "webp-of-another-size": (with_stream(stream, width=header.height, height=header.width), "Corrupt"),
+        "webp-cut-short": (with_stream(stream[:-9]), "Corrupt"),
+        "webp-is-lossless": (with_stream(lossless.stream(frames())), "Corrupt"),
+        "webp-and-pixels": (with_stream(stream, Chunk("PIXL", bytes(30))), "Corrupt"),
+    }
+
+
 def bad_short_files(good: dict[str, bytes]) -> dict[str, tuple[bytes, str]]:
     """Of each kind of model one that announces 2^26 pixels, and ends after a few words.
 
@@ -281,6 +306,7 @@ def main(directory: Path) -> None:
     bad = (
         bad_files(good["li2018-rgb-33x17"])
         | bad_lossless_files(good["cwic-rgb-50x40-lossless"])
+        | bad_webp_files(good["cwic-rgb-50x40-webp"])
         | bad_alpha_files(good["li2018-grey-alpha-9x7"])
         | bad_short_files(good)
         | bad_tiled_files(good["cwic-refined-tiles-rgb-250x200-map"])

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cwic import bundle, container, lossless
+from cwic import bundle, container, lossless, webp
 from cwic.container import Chunk, Header
 from cwic.entropy import coder
 from cwic.errors import Corrupt
@@ -57,9 +57,9 @@ def load(model: str) -> bundle.Bundle:
     return bundle.load(model, BUNDLES)
 
 
-def file(model: str, *chunks: Chunk, width: int = SIDE, height: int = SIDE) -> bytes:
+def file(model: str, *chunks: Chunk, width: int = SIDE, height: int = SIDE, crc: int = 0) -> bytes:
     loaded = load(model)
-    header = Header(width, height, 3, loaded.id, loaded.hash[: container.MODEL_HASH_BYTES], 0)
+    header = Header(width, height, 3, loaded.id, loaded.hash[: container.MODEL_HASH_BYTES], crc)
     return container.pack(header, chunks)
 
 
@@ -89,13 +89,16 @@ def hostile_files() -> dict[str, bytes]:
             files[f"{model} IMAP {what}"] = file(model, Chunk("IMAP", payload), code)
             for n in (8, 256):  # tiles down and across of 256 positions: the least and the most
                 files[f"{model} TILS {n} {what}"] = tiled_file(model, n, payload)
-    small = lossless.stream(np.zeros((8, 8, 3), np.uint8))
+    black = np.zeros((8, 8, 3), np.uint8)
+    small, small_lossy = lossless.stream(black), webp.encode(black)
     extended = b"RIFF" + struct.pack("<I", 22) + b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4)
     extended += (SIDE - 1).to_bytes(3, "little") * 2
     for what, stream in {"small": small, "extended": extended, "nothing": b"", "noise": random}.items():
         files[f"PIXL {what}"] = file("tiny-cwic", Chunk("PIXL", stream))
         alpha = bytes(4) + struct.pack("<I", len(stream)) + stream
         files[f"ALPH {what}"] = file("tiny-cwic", Chunk("ALPH", alpha), Chunk("CODE", bytes(2)))
+    for what, stream in {"small": small_lossy, "lossless": small, "extended": extended, "noise": random}.items():
+        files[f"WEBP {what}"] = file("tiny-cwic", Chunk("WEBP", stream), crc=zlib.crc32(stream))
     bomb = zlib.compress(bytes(2 * 10**8), 1)
     for kind in ("iCCP", "eXIF", "xMPD"):
         files[f"{kind} inflates to 200 MB"] = file("tiny-cwic", Chunk("CODE", bytes(2)), Chunk(kind, bomb))

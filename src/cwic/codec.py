@@ -4,8 +4,8 @@
     decode   from_planes <- synthesis <- symbols <- entropy decoding <- unpack
 
 What lies between pixels and payloads depends on the kind of model: `paper` (autoencoder, li2018), or `encoding`,
-`flagship_encoder` and `flagship` (cwic). A file may hold the pixels themselves instead (`lossless`). Alpha goes beside
-the colours, exactly (`alpha`), and so does metadata.
+`flagship_encoder` and `flagship` (cwic). A file may hold the pixels themselves instead (`lossless`), or a WebP stream
+(`fallback`). Alpha goes beside the colours, exactly (`alpha`), and so does metadata.
 Everything from symbols to bytes is integers and exact; a decoder that gets other symbols than the encoder had says so
 (the header holds their CRC) and shows nothing.
 """
@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cwic import alpha, bundle, container, encoding, flagship, lossless, paper, pixels, preview
+from cwic import alpha, bundle, container, encoding, fallback, flagship, lossless, paper, pixels, preview
 from cwic.areas import Area, Progress, silent
 from cwic.bundle import DEFAULT_MODEL, Bundle
-from cwic.container import ALPH, CODE, IMAP, PIXL, PREVIEW, TILES, Header
+from cwic.container import ALPH, CODE, IMAP, PIXL, PREVIEW, TILES, WEBP, Header
 from cwic.effort import EFFORT_MAX
 from cwic.errors import Corrupt, LimitExceeded, ModelError, RegionOutside, TargetUnreachable
 from cwic.metadata import Metadata
@@ -58,6 +58,11 @@ class Info:
         return PIXL in self.chunks
 
     @property
+    def has_symbols(self) -> bool:
+        """Whether networks are needed for the colours; else the file holds a WebP stream, lossless or not."""
+        return not self.chunks.keys() & {PIXL, WEBP}
+
+    @property
     def has_alpha(self) -> bool:
         """Whether the pixels have one channel more than colours."""
         return ALPH in self.chunks
@@ -77,7 +82,8 @@ def encode(
     will not exceed, psnr (dB) and ms_ssim, which the decoded colours will not fall below; and importance, "auto",
     "uniform" or a grey picture uint8 [H',W'] (white: more bits), by default what the model was made for; and effort,
     0 to 10 steps of improving the code for this picture: a smaller file of equal quality, for more time. A picture
-    that is no larger exactly, such as text or a drawing often is, is kept exactly. metadata: carried along.
+    that is no larger exactly, such as text or a drawing often is, is kept exactly, and one that WebP shows far better
+    at the same bytes is kept as WebP, unless importance is given. metadata: carried along.
     max_pixels: larger pictures are refused; default 2^28. progress: told what is being done, and how much of it is.
     Raises UnsupportedImage, ModelError, and TargetUnreachable for a target that this picture cannot be given.
     """
@@ -114,8 +120,8 @@ def decode(
     plane = alpha.decode(chunks[ALPH], header.height, header.width) if ALPH in chunks else None
     if plane is not None:
         plane = plane[area.rows(), area.columns()]
-    if PIXL in chunks:
-        return alpha.join(_decode_pixels(header, chunks)[area.rows(), area.columns()], plane)
+    if chunks.keys() & {PIXL, WEBP}:
+        return alpha.join(_decode_webp(header, chunks)[area.rows(), area.columns()], plane)
     loaded = bundle.load(header.model_id, models_dir, header.model_hash)
     return alpha.join(_colours(header, chunks, loaded, area, progress), plane)
 
@@ -201,11 +207,15 @@ def _colours(header: Header, chunks: dict[str, bytes], loaded: Bundle, region: A
     return image[region.rows(), region.columns()]
 
 
-def _decode_pixels(header: Header, chunks: dict[str, bytes]) -> Pixels:
-    """The colours of a lossless file. Raises Corrupt unless every one is what the encoder had."""
-    if container.COLOUR_KINDS & chunks.keys() != {PIXL}:
-        raise Corrupt(f"the file has the chunks {sorted(chunks)}; beside PIXL neither CODE, IMAP nor TILS is allowed")
+def _decode_webp(header: Header, chunks: dict[str, bytes]) -> Pixels:
+    """The colours of a file without symbols. Raises Corrupt unless every byte of theirs is what the encoder had."""
+    present = container.COLOUR_KINDS & chunks.keys()
+    if len(present) != 1:
+        raise Corrupt(f"the file has the chunks {sorted(present)}; beside PIXL or WEBP none of the others is allowed")
     _check_uncut(header)
+    if WEBP in present:
+        _check_crc("bytes", zlib.crc32(chunks[WEBP]), header)
+        return fallback.decode(chunks[WEBP], header.height, header.width, header.colours)
     image = lossless.decode(chunks[PIXL], header.height, header.width, header.colours, PIXL)
     _check_crc("pixels", zlib.crc32(image.tobytes()), header)
     return image
@@ -216,11 +226,13 @@ def _decode_symbols(
 ) -> Symbols:
     """A file's symbols, or those that a region depends on, where they can be told apart.
 
-    Raises Corrupt unless every one is what the encoder had, LimitExceeded, ModelError for a lossless file.
+    Raises Corrupt unless every one is what the encoder had, LimitExceeded, ModelError for a file without symbols.
     """
     present = container.COLOUR_KINDS & chunks.keys()
     if PIXL in present:
         raise ModelError("the file holds the pixels themselves, losslessly: it has no symbols and no map")
+    if WEBP in present:
+        raise ModelError("the file holds a WebP stream, of a picture unlike photographs: it has no symbols and no map")
     allowed = {"autoencoder": [{CODE}], "li2018": [{CODE, IMAP}], "cwic": [{CODE}, {CODE, IMAP}, {TILES}]}[loaded.kind]
     if present not in allowed:
         found_, needed = sorted(present), " or ".join(str(sorted(kinds)) for kinds in allowed)

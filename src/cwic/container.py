@@ -34,9 +34,10 @@ IMAP = "IMAP"  # the importance map's levels
 CODE = "CODE"  # the code: bits (li2018), 8-bit symbols (autoencoder), or z and residuals (cwic)
 TILES = "TILS"  # instead of both: code and maps of the tiles that a large picture is cut into (cwic)
 PIXL = "PIXL"  # instead of all three: the pixels themselves, a lossless WebP stream
+WEBP = "WEBP"  # instead of all four: a lossy WebP stream
 ALPH = "ALPH"  # beside any of them: alpha, exact
 PREVIEW = "pREV"  # a small picture of a large one, which decoders may skip
-COLOUR_KINDS = frozenset({IMAP, CODE, TILES, PIXL})
+COLOUR_KINDS = frozenset({IMAP, CODE, TILES, PIXL, WEBP})
 KNOWN_KINDS = COLOUR_KINDS | {ALPH}
 
 _FIXED = struct.Struct("<4sBBII8sIBB")

@@ -1,6 +1,7 @@
-"""Pixels to a file of the flagship: the quality that meets a target, the map, and the lossless way out.
+"""Pixels to a file of the flagship: the quality that meets a target, the map, and two ways around the networks.
 
-Where the pixels themselves take no more bytes than the symbols (`lossless`), the file holds them instead.
+Where the pixels themselves take no more bytes than the symbols (`lossless`), the file holds them instead; where WebP
+shows them far better (`fallback`), its stream.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from cwic import alpha, container, flagship, importance, lossless, metrics, preview, search, tiles
+from cwic import alpha, container, fallback, flagship, importance, lossless, metrics, preview, search, tiles
 from cwic.areas import Area, Progress
 from cwic.bundle import GRADIENT, Bundle
-from cwic.container import ALPH, PIXL, PREVIEW, Chunk, Header
+from cwic.container import ALPH, PIXL, PREVIEW, WEBP, Chunk, Header
 from cwic.errors import ModelError, TargetUnreachable
 from cwic.flagship_encoder import Picture
 from cwic.metadata import Metadata, to_chunks
@@ -49,7 +50,7 @@ class Source:
         return 1 if self.colours.ndim == 2 else 3
 
     def file(self, loaded: Bundle, crc: int, chunks: list[Chunk]) -> bytes:
-        """crc: of the symbols, or of the colours in a lossless file."""
+        """crc: of the symbols, of the colours in a lossless file, or of a WebP stream."""
         height, width = self.colours.shape[:2]
         model_hash = loaded.hash[: container.MODEL_HASH_BYTES]
         header = Header(width, height, self.n_colours, loaded.id, model_hash, crc)
@@ -68,9 +69,10 @@ def source(image: Pixels, metadata: Metadata) -> Source:
 def encode_flagship(
     source: Source, loaded: Bundle, target: Target, drawn: str | Pixels | None, steps: int, progress: Progress
 ) -> bytes:
-    """A file at the quality that meets the target, or the lossless one if that is no larger. steps: of effort.
+    """A file at the quality that meets the target, or one without networks where that is better. steps: of effort.
 
-    The analysis is run once. Raises TargetUnreachable, ModelError.
+    The analysis is run once. A map that was asked for is kept to, unless the file is lossless.
+    Raises TargetUnreachable, ModelError.
     """
     if steps and loaded.effort is None:
         raise ModelError(f"the model {loaded.id!r} has no {GRADIENT}: its files can be made without effort alone")
@@ -109,11 +111,17 @@ def encode_flagship(
         lossy = coded(quality, steps)[0]
     except TargetUnreachable:
         largest, limit = len(coded(QUALITY_MAX, steps)[0]), target.most_bytes(height * width)
-        exact = _lossless(source, loaded, largest if limit is None else min(largest, limit))
-        if exact is None:
+        most_bytes = largest if limit is None else min(largest, limit)
+        made = _lossless(source, loaded, most_bytes)
+        if made is None and drawn is None:
+            made = _webp(source, loaded, target, most_bytes, None)
+        if made is None:
             raise
-        return exact
-    return _lossless(source, loaded, len(lossy)) or lossy
+        return made
+    made = _lossless(source, loaded, len(lossy))
+    if made is None and drawn is None:
+        made = _webp(source, loaded, target, len(lossy), lambda: decoded(quality, steps))
+    return made or lossy
 
 
 def _lossless(source: Source, loaded: Bundle, most_bytes: float) -> bytes | None:
@@ -123,6 +131,15 @@ def _lossless(source: Source, loaded: Bundle, most_bytes: float) -> bytes | None
         return None
     data = source.file(loaded, zlib.crc32(source.exact.tobytes()), [Chunk(PIXL, stream)])
     return data if len(data) <= most_bytes else None
+
+
+def _webp(
+    source: Source, loaded: Bundle, target: Target, most_bytes: float, shown: Callable[[], Pixels] | None
+) -> bytes | None:
+    """The file that holds a lossy WebP stream, of at most so many bytes, if that is better (`fallback.encode`)."""
+    beside = len(source.file(loaded, 0, [Chunk(WEBP, b"")]))
+    stream = fallback.encode(source.colours, target, most_bytes - beside, shown)
+    return stream and source.file(loaded, zlib.crc32(stream), [Chunk(WEBP, stream)])
 
 
 def _quality(

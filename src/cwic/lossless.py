@@ -26,9 +26,9 @@ def encode(image: Pixels, most_bytes: float) -> bytes | None:
     height, width = image.shape[:2]
     if max(height, width) > webp.MAX_SIDE or height * width > MOST_PIXELS:
         return None
-    sample = _sample(image)
-    share = sample.shape[0] * sample.shape[1] / (height * width)
-    if len(stream(sample, effort=0)) > SAMPLE_MARGIN * share * most_bytes:
+    squares = sample(image)
+    share = squares.shape[0] * squares.shape[1] / (height * width)
+    if len(stream(squares, effort=0)) > SAMPLE_MARGIN * share * most_bytes:
         return None
     data = stream(image)
     return data if len(data) <= most_bytes else None
@@ -39,8 +39,7 @@ def decode(data: bytes, height: int, width: int, colours: int, chunk: str) -> Pi
 
     chunk: the kind that the stream is from, for messages.
     """
-    pixels = webp.decode(data, height, width, chunk, lossless=True)
-    return pixels if colours == 3 else np.ascontiguousarray(pixels[:, :, 0])
+    return webp.decode(data, height, width, colours, chunk, lossless=True)
 
 
 def stream(image: Pixels, effort: int = 4) -> bytes:
@@ -48,7 +47,7 @@ def stream(image: Pixels, effort: int = 4) -> bytes:
     return webp.encode(image, lossless=True, quality=75, method=effort)
 
 
-def _sample(image: Pixels) -> Pixels:
+def sample(image: Pixels) -> Pixels:
     """Squares from all over a picture, as one picture; a small picture as it is."""
     rows, columns = (_sampled(length) for length in image.shape[:2])
     return image[rows][:, columns]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from cwic import webp
 
@@ -40,8 +39,7 @@ def encode(image: Pixels, quality: int) -> bytes:
 
 def decode(data: bytes, height: int, width: int, colours: int) -> Pixels:
     """The preview of a picture of height x width pixels: uint8 [h,w,3], or [h,w] for one colour. Raises Corrupt."""
-    image = webp.decode(data, *size_of(height, width), "pREV", lossless=False)
-    return image if colours == 3 else np.array(Image.fromarray(image).convert("L"))
+    return webp.decode(data, *size_of(height, width), colours, "pREV", lossless=False)
 
 
 def _reduction(height: int, width: int) -> int:

@@ -1,4 +1,4 @@
-"""One picture <-> a WebP stream that holds it and nothing else, through Pillow (docs/format.md, sections 8.7 and 8.11).
+"""One picture <-> a WebP stream that holds it and nothing else, through Pillow (docs/format.md, 8.7, 8.11 and 8.12).
 
 Readers of WebP know more: animations, metadata, bytes after the end. No encoder of ours writes any of it, and what is
 not let in needs no defence.
@@ -27,8 +27,10 @@ def encode(image: Pixels, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def decode(data: bytes, height: int, width: int, chunk: str, *, lossless: bool) -> Pixels:
-    """The inverse: uint8 [height,width,3]. Raises Corrupt for a stream of another size or kind.
+def decode(data: bytes, height: int, width: int, colours: int, chunk: str, *, lossless: bool) -> Pixels:
+    """The inverse: uint8 [height,width,3], or its red samples [height,width] for one colour.
+
+    Raises Corrupt for a stream of another size or kind.
 
     chunk: the kind that the stream is from, for messages.
     """
@@ -40,7 +42,8 @@ def decode(data: bytes, height: int, width: int, chunk: str, *, lossless: bool) 
             found = f"{picture.size[0]} x {picture.size[1]} pixels, mode {picture.mode}"
             if picture.size != (width, height) or picture.mode != "RGB" or getattr(picture, "n_frames", 1) != 1:
                 raise Corrupt(f"{chunk}: the stream holds {found}; {width} x {height} pixels, mode RGB is allowed")
-            return np.array(picture, np.uint8)
+            pixels = np.array(picture, np.uint8)
+            return pixels if colours == 3 else np.ascontiguousarray(pixels[:, :, 0])
     except Corrupt:
         raise
     except Exception as error:  # Pillow's readers raise a dozen types for broken files

@@ -67,14 +67,14 @@ class Cwic:
         return cwic.decode(data, models_dir=self.models_dir)
 
     def bits_per_block(self, data: bytes) -> NDArray[np.float64] | None:
-        """Where a file's bits went, [h,w]: those of each block of stride x stride pixels; None for a lossless file."""
-        if cwic.inspect(data).is_lossless:
+        """Where a file's bits went, [h,w]: those of each block of stride x stride pixels; None for a file without."""
+        if not cwic.inspect(data).has_symbols:
             return None
         return runtime.bits_per_block(data, models_dir=self.models_dir)
 
     def of_size(self, image: Pixels, n_bytes: int) -> tuple[bytes, float] | None:
-        """A file of at most n_bytes and little less, and its quality 0..100; a lossless file, which may be far less,
-        counts as 100.
+        """A file of at most n_bytes and little less, and its quality 0..100; one without symbols, which may be far
+        less, counts as 100.
 
         None for a bundle of one rate, and where no quality gives this picture so many or so few bytes.
         """
@@ -84,7 +84,7 @@ class Cwic:
             data = cwic.encode(image, model=self.model, size=n_bytes, effort=self.effort, models_dir=self.models_dir)
         except TargetUnreachable:
             return None
-        if cwic.inspect(data).is_lossless:
+        if not cwic.inspect(data).has_symbols:
             return data, QUALITY_SETTINGS[-1]
         found = runtime.decode_symbols(data, models_dir=self.models_dir)
         assert isinstance(found, flagship.Symbols)
