@@ -47,7 +47,9 @@ def parser() -> argparse.ArgumentParser:
     target.add_argument("--psnr", type=float, metavar="DB", help="of the decoded picture, at least")
     target.add_argument("--ms-ssim", type=float, metavar="V", help="of the decoded picture, at least")
     models.add_argument(
-        "--importance", metavar="auto|uniform|MAP.png", help="a grey picture of any size: white gets more bits"
+        "--importance",
+        metavar="auto|uniform|MAP.png",
+        help="a grey picture of any size: white gets more bits. Then no file holds WebP instead",
     )
     models.add_argument(
         "--effort", type=int, default=0, metavar=f"0..{EFFORT_MAX}",

@@ -106,22 +106,23 @@ def encode_flagship(
         except TargetUnreachable:
             return None
 
+    def around(most_bytes: float, shown: Callable[[], Pixels] | None) -> bytes | None:
+        """The file without networks that is better than theirs, of most_bytes bytes and with these colours."""
+        made = _lossless(source, loaded, most_bytes)
+        if made is None and drawn is None:
+            made = _webp(source, loaded, target, most_bytes, shown)
+        return made
+
     try:
         quality = met(steps, near() if steps else None)
         lossy = coded(quality, steps)[0]
     except TargetUnreachable:
         largest, limit = len(coded(QUALITY_MAX, steps)[0]), target.most_bytes(height * width)
-        most_bytes = largest if limit is None else min(largest, limit)
-        made = _lossless(source, loaded, most_bytes)
-        if made is None and drawn is None:
-            made = _webp(source, loaded, target, most_bytes, None)
+        made = around(largest if limit is None else min(largest, limit), None)
         if made is None:
             raise
         return made
-    made = _lossless(source, loaded, len(lossy))
-    if made is None and drawn is None:
-        made = _webp(source, loaded, target, len(lossy), lambda: decoded(quality, steps))
-    return made or lossy
+    return around(len(lossy), lambda: decoded(quality, steps)) or lossy
 
 
 def _lossless(source: Source, loaded: Bundle, most_bytes: float) -> bytes | None:
