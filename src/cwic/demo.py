@@ -64,7 +64,7 @@ def _compare(image: Pixels, model: str, quality: float | None) -> tuple[bytes, P
 def _row(name: str, image: Pixels, decoded: Pixels, n_bytes: int, note: str) -> None:
     rate = 8 * n_bytes / (image.shape[0] * image.shape[1])
     scores = [f"{metrics.psnr(image, decoded):7.2f}"]
-    for metric, width, smallest in ((metrics.ssim, 7, 11), (metrics.ms_ssim, 8, 161)):
+    for metric, width, smallest in ((metrics.ssim, 7, metrics.WINDOW), (metrics.ms_ssim, 8, metrics.MS_SSIM_SIDE)):
         fits = min(image.shape[:2]) >= smallest
         scores.append(f"{metric(image, decoded):{width}.4f}" if fits else " " * (width - 1) + "-")
     print(f"{name:24} {n_bytes:8} {rate:7.3f} {' '.join(scores)}  {note}")

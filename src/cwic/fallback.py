@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from functools import cache
+from math import log10
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from cwic.search import Target
 
 Pixels = NDArray[np.uint8]
 
-# How much better WebP has to be by PSNR, in dB, at no more bytes.
+# How much better WebP has to be by PSNR and MS-SSIM together, in dB, at no more bytes.
 MARGIN = 3.0
 # Pixels, for the time of some ten streams. A screen of 4K, 3840 x 2160, is within.
 MOST_PIXELS = 2**23
@@ -54,7 +55,7 @@ def encode(image: Pixels, target: Target, most_bytes: float, shown: Callable[[],
     if quality not in QUALITIES or len(made(quality)) > most_bytes:
         return None
     if shown is not None and target.psnr is None and target.ms_ssim is None:
-        if metrics.psnr(image, decoded(quality)) <= metrics.psnr(image, shown()) + MARGIN:
+        if likeness(image, decoded(quality)) <= likeness(image, shown()) + MARGIN:
             return None
     return made(quality)
 
@@ -62,6 +63,13 @@ def encode(image: Pixels, target: Target, most_bytes: float, shown: Callable[[],
 def decode(data: bytes, height: int, width: int, colours: int) -> Pixels:
     """The inverse: uint8 [height,width,3], or [height,width] for one colour. Raises Corrupt for other streams."""
     return webp.decode(data, height, width, colours, "WEBP", lossless=False)
+
+
+def likeness(image: Pixels, shown: Pixels) -> float:
+    """PSNR plus MS-SSIM, both in dB, the second as -10 log10(1 - MS-SSIM), at most 60, and 0 for pictures too small."""
+    if min(image.shape[:2]) < metrics.MS_SSIM_SIDE:
+        return metrics.psnr(image, shown)
+    return metrics.psnr(image, shown) - 10 * log10(max(1e-6, 1 - metrics.ms_ssim(image, shown)))
 
 
 def is_sharp(image: Pixels) -> bool:

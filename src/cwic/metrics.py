@@ -16,6 +16,7 @@ WINDOW, SIGMA = 11, 1.5
 BAND = 512  # rows
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+MS_SSIM_SIDE = (WINDOW - 1) * 2 ** (len(SCALE_WEIGHTS) - 1) + 1  # pixels: the least
 
 
 def mse(first: Pixels, second: Pixels) -> float:
@@ -42,7 +43,7 @@ def ssim(first: Pixels, second: Pixels) -> float:
 
 def ms_ssim(first: Pixels, second: Pixels) -> float:
     """Mean multi-scale SSIM, at most 1. Raises ValueError for pictures smaller than 161 a side."""
-    _check(first, second, (WINDOW - 1) * 2 ** (len(SCALE_WEIGHTS) - 1) + 1)
+    _check(first, second, MS_SSIM_SIDE)
     values = []
     for a, b in zip(_planes(first), _planes(second), strict=True):
         value = 1.0
