@@ -85,6 +85,15 @@ def test_photographs_and_what_networks_do_well_keep_them() -> None:
     assert fallback.is_sharp(noise) and chunks(encode(noise, quality=30)) == {"CODE"}
 
 
+def test_likeness_is_psnr_and_ms_ssim_in_decibels() -> None:
+    image = page()
+    shown = image // 2 + 64
+    expected = metrics.psnr(image, shown) - 10 * np.log10(1 - metrics.ms_ssim(image, shown))
+    assert fallback.likeness(image, shown) == pytest.approx(expected)
+    assert fallback.likeness(image[:160], shown[:160]) == metrics.psnr(image[:160], shown[:160])
+    assert fallback.likeness(image, image) == np.inf
+
+
 def test_a_picture_too_large_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fallback, "MOST_PIXELS", SIZE**2 - 1)
     assert chunks(encode(page(), quality=60)) == {"CODE"}

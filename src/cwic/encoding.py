@@ -140,7 +140,7 @@ def _webp(
     """The file that holds a lossy WebP stream, of at most so many bytes, if that is better (`fallback.encode`)."""
     beside = len(source.file(loaded, 0, [Chunk(WEBP, b"")]))
     stream = fallback.encode(source.colours, target, most_bytes - beside, shown)
-    return stream and source.file(loaded, zlib.crc32(stream), [Chunk(WEBP, stream)])
+    return None if stream is None else source.file(loaded, zlib.crc32(stream), [Chunk(WEBP, stream)])
 
 
 def _quality(

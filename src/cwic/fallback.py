@@ -2,7 +2,7 @@
 
 Networks are made for photographs. Of screens, documents and patterns that cannot be kept exactly, because a camera or
 JPEG has left noise on them, WebP shows 3 to 14 dB more at the same bytes. They are told by how often neighbours turn
-back at once: 1 in 100 photographs is looked at more closely, and then keeps its network.
+back at once: 1 in 100 photographs is looked at more closely, and most of these keep the networks.
 """
 
 from __future__ import annotations
