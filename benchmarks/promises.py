@@ -26,7 +26,7 @@ from cwic.flagship_encoder import Picture
 from cwic.symbols import QUALITY_MAX
 from cwic_lab.checkpoint import read_checkpoint
 from cwic_lab.data import open_data, validation_images
-from cwic_lab.evaluate.bdrate import Curve, bd_rate, similarity_db
+from cwic_lab.evaluate.bdrate import Curve, bd_rate
 from cwic_lab.export import network_of
 from cwic_lab.networks.flagship_index import FRACTION, SMALLEST, STEP
 from cwic_lab.recipe import parse_recipe
@@ -86,7 +86,7 @@ def map_rows(loaded: bundle.Bundle, images: list[NDArray[np.uint8]], models: Pat
             curve.append([
                 float(np.mean([info.bits_per_pixel for info in infos])),
                 float(np.mean([metrics.psnr(*pair) for pair in pairs])),
-                float(similarity_db([np.mean([metrics.ms_ssim(*pair) for pair in pairs])])[0]),
+                float(metrics.similarity_db([np.mean([metrics.ms_ssim(*pair) for pair in pairs])])[0]),
             ])  # fmt: skip
         print(f"quality {quality:3}: the map has {100 * share:.2f} % of the bytes")
     for place, name in ((1, "PSNR"), (2, "MS-SSIM")):

@@ -78,9 +78,10 @@ def symbols_sha256(data: bytes) -> str:
     Of the flagship: the quality (u16), the levels, z and the residuals (i32, little-endian). Of a lossless file:
     the pixels, alpha included. Of a WebP stream: itself.
     """
-    if cwic.inspect(data).is_lossless:
+    info = cwic.inspect(data)
+    if info.is_lossless:
         return hashlib.sha256(cwic.decode(data, models_dir=BUNDLES).tobytes()).hexdigest()
-    if not cwic.inspect(data).has_symbols:
+    if not info.has_symbols:
         return hashlib.sha256(container.unpack(data)[1]["WEBP"]).hexdigest()
     found = codec.decode_symbols(data, models_dir=BUNDLES)
     if isinstance(found, flagship.Symbols):
@@ -109,8 +110,8 @@ def good_files() -> dict[str, bytes]:
         f"cwic-{kind}-lossless": cwic.encode(image, model="tiny-cwic", models_dir=BUNDLES)
         for kind, image in (("rgb-50x40", frames()), ("grey-50x40", np.ascontiguousarray(frames()[:, :, 0])))
     }
-    for kind, colours in (("rgb", 3), ("grey", 1)):
-        stream = webp.encode(picture((40, 50, 3)[: 2 + colours // 3]), quality=70)
+    for kind, shape in (("rgb", (40, 50, 3)), ("grey", (40, 50))):
+        stream = webp.encode(picture(shape), quality=70)
         header, _ = container.unpack(files[f"cwic-{kind}-50x40-lossless"])
         header = dataclasses.replace(header, symbols_crc=zlib.crc32(stream))
         files[f"cwic-{kind}-50x40-webp"] = container.pack(header, [Chunk("WEBP", stream)])

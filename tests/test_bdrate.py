@@ -10,8 +10,9 @@ import pytest
 
 pytest.importorskip("scipy")
 
+from cwic.metrics import similarity_db  # noqa: E402
 from cwic_lab.evaluate.anchors import read_anchors  # noqa: E402
-from cwic_lab.evaluate.bdrate import Curve, bd_rate, bd_table, bd_text, similarity_db  # noqa: E402
+from cwic_lab.evaluate.bdrate import Curve, bd_rate, bd_table, bd_text  # noqa: E402
 
 RATES = [0.1, 0.2, 0.4, 0.9, 1.6]
 DECIBELS = [26.0, 28.5, 31.0, 34.0, 37.0]

@@ -1,4 +1,4 @@
-"""Pictures unlike photographs that WebP shows far better at the same bytes are kept as WebP; no photograph is."""
+"""Pictures unlike photographs that WebP shows far better at the same bytes are kept as WebP; photographs are not."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from functools import cache
-from math import log10
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,10 +65,10 @@ def decode(data: bytes, height: int, width: int, colours: int) -> Pixels:
 
 
 def likeness(image: Pixels, shown: Pixels) -> float:
-    """PSNR plus MS-SSIM, both in dB, the second as -10 log10(1 - MS-SSIM), at most 60, and 0 for pictures too small."""
+    """PSNR plus MS-SSIM, both in dB; PSNR alone for pictures too small for the other."""
     if min(image.shape[:2]) < metrics.MS_SSIM_SIDE:
         return metrics.psnr(image, shown)
-    return metrics.psnr(image, shown) - 10 * log10(max(1e-6, 1 - metrics.ms_ssim(image, shown)))
+    return metrics.psnr(image, shown) + float(metrics.similarity_db([metrics.ms_ssim(image, shown)])[0])
 
 
 def is_sharp(image: Pixels) -> bool:

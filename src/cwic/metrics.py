@@ -6,6 +6,8 @@ SSIM after Wang et al. (2004): 11x11 Gaussian window, sigma 1.5, valid positions
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,6 +57,11 @@ def ms_ssim(first: Pixels, second: Pixels) -> float:
             a, b = _halve(a), _halve(b)
         values.append(value)
     return float(np.mean(values))
+
+
+def similarity_db(similarity: Sequence[float] | NDArray[np.floating]) -> NDArray[np.float64]:
+    """-10 log10(1 - x) of SSIM or MS-SSIM; 60 dB at most."""
+    return -10 * np.log10(np.maximum(1 - np.asarray(similarity, np.float64), 1e-6))
 
 
 def _check(first: Pixels, second: Pixels, smallest: int = 1) -> None:

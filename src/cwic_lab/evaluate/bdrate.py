@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
+from cwic.metrics import similarity_db
+
 QUALITIES = ("psnr", "ssim", "ms_ssim")
 
 
@@ -82,11 +84,6 @@ def _bd(curve: Mapping[str, list[float]], anchor: Mapping[str, list[float]], qua
     if quality != "psnr":
         both = [Curve(each.bpp, similarity_db(each.quality).tolist()) for each in both]
     return bd_rate(*both)
-
-
-def similarity_db(similarity: Sequence[float] | NDArray[np.floating]) -> NDArray[np.float64]:
-    """-10 log10(1 - x) of SSIM or MS-SSIM; 60 dB at most."""
-    return -10 * np.log10(np.maximum(1 - np.asarray(similarity, np.float64), 1e-6))
 
 
 def _rising(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -21,8 +21,8 @@ def qualities(image: Pixels, decoded: Pixels) -> dict[str, float]:
     return {
         "psnr": metrics.psnr(image, decoded),
         "mse": metrics.mse(image, decoded),
-        "ssim": metrics.ssim(image, decoded) if small >= 11 else float("nan"),
-        "ms_ssim": metrics.ms_ssim(image, decoded) if small >= 161 else float("nan"),
+        "ssim": metrics.ssim(image, decoded) if small >= metrics.WINDOW else float("nan"),
+        "ms_ssim": metrics.ms_ssim(image, decoded) if small >= metrics.MS_SSIM_SIDE else float("nan"),
     }
 
 

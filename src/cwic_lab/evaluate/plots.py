@@ -13,7 +13,7 @@ import matplotlib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cwic_lab.evaluate.bdrate import similarity_db
+from cwic.metrics import similarity_db
 from cwic_lab.evaluate.codecs import CLASSICAL
 
 matplotlib.use("Agg")
