@@ -232,7 +232,10 @@ def _decode_symbols(
     if PIXL in present:
         raise ModelError("the file holds the pixels themselves, losslessly: it has no symbols and no map")
     if WEBP in present:
-        raise ModelError("the file holds a WebP stream, of a picture unlike photographs: it has no symbols and no map")
+        raise ModelError(
+            "the file holds a WebP stream, of a picture unlike photographs: it has no symbols and no map; "
+            "encoded with importance 'uniform' it would"
+        )
     allowed = {"autoencoder": [{CODE}], "li2018": [{CODE, IMAP}], "cwic": [{CODE}, {CODE, IMAP}, {TILES}]}[loaded.kind]
     if present not in allowed:
         found_, needed = sorted(present), " or ".join(str(sorted(kinds)) for kinds in allowed)
