@@ -10,12 +10,16 @@ from cwic_lab.loss import (  # noqa: E402
     blur_by_convolution,
     blur_by_products,
     distortion,
+    flagship_loss,
     ms_ssim,
     rate_loss,
     raw_rate,
     squared_error,
     ssim,
 )
+from cwic_lab.networks import build  # noqa: E402
+from cwic_lab.recipe import Stage  # noqa: E402
+from cwic_lab.task import task_of  # noqa: E402
 
 
 def same(value):
@@ -112,3 +116,18 @@ def test_hinge(threshold, open_hinge):
     assert loss.item() == pytest.approx(max(0.25 - threshold, 0), abs=1e-6)
     expected = 128 / 64 / 4 if open_hinge else 0.0
     np.testing.assert_allclose(importance.grad.numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("quality", "share"), [(0.0, 0.9), (0.5, 0.9 - 0.4 / 16), (1.0, 0.5)])
+def test_the_share_of_ms_ssim_falls_with_the_fourth_power_of_quality(quality, share):
+    torch.manual_seed(0)
+    network, planes = build("cwic"), torch.rand(1, 3, 192, 192) * 2 - 1
+    draws = task_of("cwic").draw(network, Stage("joint", 1, 1e-3, maps=0), planes.shape, torch.Generator())
+    at = torch.tensor(quality)
+    draws = draws._replace(quality=at.expand(1, 1, 1, 1), local=at.expand_as(draws.local))
+    with torch.no_grad():
+        found, expected, unchanged = (
+            float(flagship_loss(network, planes, draws, *shares)[0]) for shares in ((0.9, 0.4), (share,), (0.9,))
+        )
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert quality == 0 or found != pytest.approx(unchanged, rel=1e-3)

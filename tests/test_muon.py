@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from cwic_lab import muon, processes  # noqa: E402
-from cwic_lab.muon import Muon, orthogonal  # noqa: E402
+from cwic_lab.muon import Muon, orthogonal, stacks  # noqa: E402
 from cwic_lab.networks import build  # noqa: E402
 from cwic_lab.recipe import parse_recipe  # noqa: E402
 from cwic_lab.task import task_of  # noqa: E402
@@ -122,6 +122,23 @@ def test_two_processes_share_the_matrices_and_do_what_one_does(monkeypatch):
     optimizer.step()
     moved = torch.cat([(old - matrix.detach()).flatten() for old, matrix in zip(before, matrices, strict=True)])
     torch.testing.assert_close(0.01 * (given[0] + given[1]), moved, atol=1e-5, rtol=1e-2)
+
+
+def test_rare_shapes_share_a_stack_where_asked():
+    shapes = [torch.Size(shape) for shape in [(24, 40)] * muon.RARE + [(8, 64), (30, 30), (8, 64)]]
+    common = list(range(muon.RARE))
+    alone = stacks(shapes, one_of_the_rare=False)
+    assert alone == [((24, 40), common), ((8, 64), [8, 10]), ((30, 30), [9])]
+    assert stacks(shapes, one_of_the_rare=True) == [((24, 40), common), ((30, 64), [8, 9, 10])]
+
+
+def test_a_shared_stack_moves_matrices_as_their_own_does(monkeypatch):
+    (alone, moved, _), (together, others, _) = optimizer_of(SHAPES), optimizer_of(SHAPES)
+    alone.step()
+    monkeypatch.setattr(muon, "stacks", lambda shapes, **_: stacks(shapes, one_of_the_rare=True))
+    together.step()
+    for one, other in zip(moved, others, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=0)  # of steps of 0.01
 
 
 def test_matrices_of_the_flagship_are_its_products():

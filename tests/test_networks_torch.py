@@ -8,8 +8,11 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
+from torch.nn import functional as F  # noqa: E402
+
 from cwic import demo
 from cwic_lab import networks  # noqa: E402
+from cwic_lab.networks.flagship_depthwise import ShiftedSum  # noqa: E402
 from cwic_lab.networks.li2018 import Binarizer, ImportanceMask, Li2018  # noqa: E402
 from cwic_lab.networks.start import start_transform  # noqa: E402
 from cwic_lab.networks.start_blocks import components_of  # noqa: E402
@@ -177,3 +180,23 @@ def test_transform_start_makes_the_bits_it_describes(photograph, n, counts, room
 def test_transform_start_refuses_a_narrow_network():
     with pytest.raises(ValueError, match="at least 48 and 192"):
         start_transform(Li2018(64, 16, 0.125), torch.zeros(1, 3, 16, 16), 60.0)
+
+
+def test_shifted_sums_are_a_depthwise_convolution():
+    random = torch.Generator().manual_seed(2)
+    x, weight, gradient = (torch.randn(size, generator=random) for size in ((2, 5, 7, 4), (5, 1, 3, 3), (2, 5, 7, 4)))
+    given = [value.requires_grad_() for value in (x, weight)]
+    expected, found = F.conv2d(*given, padding=1, groups=5), ShiftedSum.apply(*given)
+    torch.testing.assert_close(found, expected)
+    for by_shifts, by_convolution in zip(
+        torch.autograd.grad(found, given, gradient), torch.autograd.grad(expected, given, gradient), strict=True
+    ):
+        torch.testing.assert_close(by_shifts, by_convolution, atol=1e-5, rtol=1e-5)
+
+
+def test_shifted_sums_of_bfloat16_are_rounded_once():
+    random = torch.Generator().manual_seed(3)
+    x, weight = torch.randn(1, 4, 6, 6, generator=random).bfloat16(), torch.randn(4, 1, 3, 3, generator=random)
+    found = ShiftedSum.apply(x, weight)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, ShiftedSum.apply(x.float(), weight).bfloat16())

@@ -269,6 +269,14 @@ def test_the_map_of_the_flagship_is_trained_alone():
         parse_recipe(recipe_text("autoencoder").replace("ssim_weight = 0.05", "auto = true"))
 
 
+def test_the_share_of_ms_ssim_falls_no_further_than_to_0():
+    text = recipe_text("cwic").replace("n = 64\n", "").replace("width = 0.125\n", "")
+    share = parse_recipe(text.replace("ssim_weight = 0.05", "ms_ssim = 0.9\nms_ssim_fall = 0.4")).stages[1]
+    assert (share.ms_ssim, share.ms_ssim_fall) == (0.9, 0.4)
+    with pytest.raises(ValueError, match="0 <= ms_ssim_fall <= ms_ssim <= 1"):
+        parse_recipe(text.replace("ssim_weight = 0.05", "ms_ssim = 0.9\nms_ssim_fall = 1.0"))
+
+
 def test_shipped_recipes_parse():
     recipes = sorted((ROOT / "recipes").glob("*.toml"))
     assert len(recipes) >= 6

@@ -162,12 +162,13 @@ def li2018_loss(
 
 
 def flagship_loss(
-    network: Flagship, planes: Tensor, draws: Any, ms_ssim_share: float
+    network: Flagship, planes: Tensor, draws: Any, ms_ssim_share: float, fall: float = 0.0
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Bits per pixel plus lambda times distortion of each sample at its quality, and the parts for the log.
 
     draws: `task.FlagshipDraws`. The squared error of a block counts by the lambda of its local quality; where
-    `ms_ssim_share` is not 0, that share of the distortion is the sample's 1 - MS-SSIM instead.
+    `ms_ssim_share` is not 0, that share of the distortion is the sample's 1 - MS-SSIM instead; the share is less by
+    `fall` at quality 1, where MS-SSIM is flat and squared error is what shows.
     """
     coded = network(planes, draws.quality, draws.local)
     bpp, side_bpp = flagship_rate(network, coded, draws)
@@ -177,7 +178,8 @@ def flagship_loss(
     whole = flagship.lambda_of(draws.quality).view(-1)
     if ms_ssim_share:
         lost = MS_SSIM_WEIGHT * whole * (1 - ms_ssim(coded.decoded, planes))
-        distortion = (1 - ms_ssim_share) * distortion + ms_ssim_share * lost
+        share = ms_ssim_share - fall * draws.quality.view(-1) ** 4
+        distortion = (1 - share) * distortion + share * lost
     loss = ((whole / MIDDLE_LAMBDA).rsqrt() * (bpp + distortion)).mean()
     parts = {"mse": error.mean(), "raw_bpp": bpp.mean(), "side_bpp": side_bpp.mean()}
     return loss, {key: value.detach() for key, value in parts.items()}

@@ -7,11 +7,10 @@ every process all of them: a third of a step on a CPU, and a thousand small kern
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn import functional as F
 
 from cwic_lab.processes import rank_and_world
 
@@ -20,6 +19,7 @@ ADAM_RMS = 0.2  # what the root mean square of an update of Adam's is about, in 
 # x -> a x + b x^3 + c x^5 five times brings singular values from 0.01 to 1 to between 0.7 and 1.2.
 A, B, C = 3.4445, -4.7750, 2.0315
 ITERATIONS = 5
+RARE = 8  # matrices of a shape, below which a GPU has them in a stack with others
 
 
 class Muon(torch.optim.Adam):
@@ -34,60 +34,89 @@ class Muon(torch.optim.Adam):
             super().step()
         finally:
             self.param_groups = groups
-        matrices = [
-            (parameter, group["lr"])
-            for group in groups
-            if group["matrix"]
-            for parameter in group["params"]
-            if parameter.grad is not None
-        ]
-        for parameter, rate, update in self._updates(matrices):
-            parameter.sub_(update * rate)
+        groups = [group for group in groups if group["matrix"]]
+        matrices = [[p for p in group["params"] if p.grad is not None] for group in groups]
+        updates = self._updates([parameter for group in matrices for parameter in group])
+        for group, parameters in zip(groups, matrices, strict=True):
+            if parameters:
+                own, updates = updates[: len(parameters)], updates[len(parameters) :]
+                torch._foreach_mul_(own, group["lr"])
+                torch._foreach_sub_(parameters, own)
 
-    def _updates(self, matrices: list[tuple[Tensor, Any]]) -> list[tuple[Tensor, Any, Tensor]]:
-        """(parameter, rate, what to take off for a rate of 1) for each matrix."""
-        wanted = [self._with_momentum(parameter) for parameter, _ in matrices]
-        alike: dict[torch.Size, list[int]] = {}
-        for i, matrix in enumerate(wanted):
-            alike.setdefault(matrix.shape, []).append(i)
+    def _updates(self, parameters: list[Tensor]) -> list[Tensor]:
+        """What to take off each matrix for a rate of 1."""
+        wanted = [m.mT if m.shape[0] > m.shape[1] else m for m in self._with_momentum(parameters)]
         rank, world = rank_and_world()
-        flat = torch.zeros(sum(matrix.numel() for matrix in wanted), device=wanted[0].device)
-        parts = [part.view(m.shape) for part, m in zip(flat.split([m.numel() for m in wanted]), wanted, strict=True)]
+        found = [torch.zeros_like(matrix) for matrix in wanted] if world > 1 else [*wanted]
         at = 0
-        for shape, places in alike.items():
-            # Turns go on from shape to shape, so that nobody has the odd one of every shape.
+        for size, places in stacks([matrix.shape for matrix in wanted], one_of_the_rare=wanted[0].is_cuda):
+            # Turns go on from stack to stack, so that nobody has the odd one of every stack.
             own = places[(rank - at) % world :: world]
             at += len(places)
             if own:
-                found = orthogonal(torch.stack([wanted[i] for i in own])) * (ADAM_RMS * max(shape) ** 0.5)
-                for i, update in zip(own, found, strict=True):
-                    parts[i].copy_(update)
+                updates = orthogonal(torch.stack([padded(wanted[i], size) for i in own]))
+                for i, update in zip(own, updates, strict=True):
+                    found[i] = update[: wanted[i].shape[0], : wanted[i].shape[1]]
+        turned = [update.mT if p.shape != update.shape else update for p, update in zip(parameters, found, strict=True)]
+        flat = torch.cat([update.reshape(-1) for update in turned])
+        parts = in_shape_of(parameters, flat)
+        torch._foreach_mul_(parts, [ADAM_RMS * max(p.shape) ** 0.5 for p in parameters])
         if world > 1:
             dist.all_reduce(flat)
         if (overflowed := getattr(self, "found_inf", None)) is not None:
             flat *= 1 - overflowed
-        return [(parameter, rate, part) for (parameter, rate), part in zip(matrices, parts, strict=True)]
+        return parts
 
-    def _with_momentum(self, parameter: Tensor) -> Tensor:
-        """The gradient with Nesterov's momentum, 0 for one that overflowed."""
-        gradient = torch.nan_to_num(parameter.grad, nan=0.0, posinf=0.0, neginf=0.0)
-        state: dict[str, Tensor] = self.state[parameter]
-        if "momentum" not in state:
-            # `step` is what Adam expects of every parameter when it loads a state.
-            state |= {"momentum": torch.zeros_like(gradient), "step": torch.zeros(())}
-        state["momentum"].lerp_(gradient, 1 - MOMENTUM)
-        return gradient.lerp(state["momentum"], MOMENTUM)
+    def _with_momentum(self, parameters: list[Tensor]) -> list[Tensor]:
+        """The gradients with Nesterov's momentum, 0 for what overflowed. All at once: a kernel each is slow."""
+        flat = torch.cat([parameter.grad.reshape(-1) for parameter in parameters if parameter.grad is not None])
+        gradients = in_shape_of(parameters, flat.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0))
+        for parameter in parameters:
+            if "momentum" not in self.state[parameter]:
+                # `step` is what Adam expects of every parameter when it loads a state.
+                self.state[parameter] |= {"momentum": torch.zeros_like(parameter), "step": torch.zeros(())}
+        momenta = [self.state[parameter]["momentum"] for parameter in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        return list(torch._foreach_lerp(gradients, momenta, MOMENTUM))
+
+
+def stacks(shapes: list[torch.Size], *, one_of_the_rare: bool) -> list[tuple[tuple[int, int], list[int]]]:
+    """Which matrices are made orthogonal together: (rows and columns, their places in `shapes`) for each stack.
+
+    one_of_the_rare: one stack of all whose shape fewer than RARE have, filled up with zeros, which changes no singular
+    value. A GPU takes longer for a dozen small products than for a large one.
+    """
+    alike: dict[tuple[int, int], list[int]] = {}
+    for i, (rows, columns) in enumerate(shapes):
+        alike.setdefault((rows, columns), []).append(i)
+    rare = {size: places for size, places in alike.items() if one_of_the_rare and len(places) < RARE}
+    found = [(size, places) for size, places in alike.items() if size not in rare]
+    if rare:
+        largest = max(rows for rows, _ in rare), max(columns for _, columns in rare)
+        found.append((largest, sorted(i for places in rare.values() for i in places)))
+    return found
+
+
+def padded(matrix: Tensor, size: tuple[int, int]) -> Tensor:
+    """A matrix with zeros below and to the right, up to rows and columns of `size`."""
+    rows, columns = matrix.shape
+    return F.pad(matrix, (0, size[1] - columns, 0, size[0] - rows)) if (rows, columns) != size else matrix
+
+
+def in_shape_of(parameters: list[Tensor], flat: Tensor) -> list[Tensor]:
+    """Parts of a vector in the shapes of these parameters, one after the other."""
+    parts = flat.split([parameter.numel() for parameter in parameters])
+    return [part.view(parameter.shape) for part, parameter in zip(parts, parameters, strict=True)]
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
     """float32 [N,rows,columns], each about U V' of its singular value decomposition U S V'; 0 where it is 0.
 
-    Newton-Schulz iterations in bfloat16, which is exact enough for a direction.
+    Newton-Schulz iterations in bfloat16, which is exact enough for a direction. Fastest for wide matrices.
     """
-    tall = matrices.shape[1] > matrices.shape[2]
-    x = (matrices.mT if tall else matrices).bfloat16()
+    x = matrices.bfloat16()
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-12)
     for _ in range(ITERATIONS):
         squares = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(squares, squares, squares, beta=B, alpha=C), x, beta=A)
-    return (x.mT if tall else x).float()
+    return x.float()

@@ -29,6 +29,7 @@ class Stage:
     ssim_weight: weight of 1 - SSIM beside the squared error; 0 is the paper's loss.
     maps: share of the samples that get a random importance map (flagship).
     ms_ssim: share of MS-SSIM in the distortion (flagship), the rest being squared error.
+    ms_ssim_fall: by how much that share is less at quality 1: it falls with quality^4.
     auto: train the map that the bundle draws itself, for MS-SSIM at equal rate, and nothing else (flagship).
     """
 
@@ -47,6 +48,7 @@ class Stage:
     ssim_weight: float = 0.0
     maps: float = 0.5
     ms_ssim: float = 0.0
+    ms_ssim_fall: float = 0.0
     auto: bool = False
 
     def share(self, part: str) -> float:
@@ -117,6 +119,8 @@ def parse_recipe(text: str) -> Recipe:
         raise ValueError("stage: map and prefix are for networks of kind 'li2018' alone")
     if recipe.network.get("kind") != "cwic" and any(stage.auto or stage.ms_ssim for stage in recipe.stages):
         raise ValueError("stage: auto and ms_ssim are for networks of kind 'cwic' alone")
+    if any(not 0 <= stage.ms_ssim_fall <= stage.ms_ssim <= 1 for stage in recipe.stages):
+        raise ValueError("stage: 0 <= ms_ssim_fall <= ms_ssim <= 1 is needed")
     if recipe.network.get("kind") != "cwic" and any(stage.optimizer == "muon" for stage in recipe.stages):
         raise ValueError("stage: optimizer 'muon' is for networks of kind 'cwic' alone")
     if (recipe.init_before and not recipe.init) or (recipe.init_reach != 1 and not recipe.init_before):

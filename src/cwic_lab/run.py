@@ -32,7 +32,10 @@ class Run:
         self._sums: dict[str, Tensor] = {}  # of the steps since the last log
         self._slower = 1.0  # what is left of the learning rate after the training has diverged
         self.done, self._seconds_before, self._began = 0, 0.0, time.monotonic()
-        self.average = {key: value.detach().clone() for key, value in network.state_dict().items()}
+        own = network.state_dict()
+        self.average = {key: value.detach().clone() for key, value in own.items()}
+        # Collected once: on a GPU the processor would take as long for that as the device for a step.
+        self._weights, self._averages = list(own.values()), list(self.average.values())
         moments = None
         if state:
             network.load_state_dict(state["model"])
@@ -64,7 +67,8 @@ class Run:
         generator = generator_of(self._recipe.seed, self.done, self._rank, self._place)
         parts = self._step(images, self._task.draw(self.network, stage, images.shape, generator))
         # A stage's average starts anew: what the last one ended with is not what this one makes.
-        update_average(self.average, self.network, min(self._recipe.ema, (1 + number) / (10 + number)))
+        decay = min(self._recipe.ema, (1 + number) / (10 + number))
+        torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
         for key, value in parts.items():
             self._sums[key] = self._sums.get(key, torch.zeros((), device=self._place)) + value
         self.done += 1
@@ -116,9 +120,3 @@ def learning_rate(stage: Stage, step: int) -> float:
     """Linear warm-up, then a cosine from stage.lr to stage.lr_end."""
     cosine = 0.5 * (1 + math.cos(math.pi * step / max(1, stage.steps)))
     return min(1.0, (step + 1) / max(1, stage.warmup)) * (stage.lr_end + (stage.lr - stage.lr_end) * cosine)
-
-
-def update_average(average: dict[str, Tensor], network: nn.Module, decay: float) -> None:
-    """Exponential moving average of the weights, in place."""
-    with torch.no_grad():
-        torch._foreach_lerp_(list(average.values()), list(network.state_dict().values()), 1 - decay)

@@ -31,6 +31,7 @@ class Step:
         """With `recipe.compile` the loss is compiled; with `recipe.graph` a single GPU's step is recorded."""
         self._task, self._network, self._optimizer, self._stage = task, network, optimizer, stage
         self._gradients = prepare_gradients(network, stage)
+        self._trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self._place = self._gradients.device
         self._on_gpu = self._place.type == "cuda"
         products = {"conv_1x1_as_mm": True} if self._on_gpu else None  # with channels last they are
@@ -39,19 +40,21 @@ class Step:
         self._records = recipe.graph and self._on_gpu and not dist.is_initialized()
         self._graph: torch.cuda.CUDAGraph | None = None
         self._warm = 0
-        for group in optimizer.param_groups:  # also of a checkpoint from another device
+        self._shares = [group["share"] * stage.share(group["part"]) for group in optimizer.param_groups]
+        # In a graph a number is for ever what it was when recorded; a tensor is not. One launch sets all of them.
+        self._share_of_rate = torch.tensor(self._shares, device=self._place)
+        self._rates = torch.zeros_like(self._share_of_rate)
+        for group, rate in zip(optimizer.param_groups, self._rates, strict=True):  # also of a checkpoint from elsewhere
             group["capturable"] = self._on_gpu
-            # In a graph a number is for ever what it was when recorded; a tensor is not.
-            group["lr"] = torch.zeros((), device=self._place) if self._on_gpu else 0.0
+            group["lr"] = rate if self._on_gpu else 0.0
 
     def set_rate(self, rate: float) -> None:
         """The learning rate of the next steps, before the shares of the groups and of the stage."""
-        for group in self._optimizer.param_groups:
-            value = rate * group["share"] * self._stage.share(group["part"])
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(value)
-            else:
-                group["lr"] = value
+        if self._on_gpu:
+            torch.mul(self._share_of_rate, rate, out=self._rates)
+            return
+        for group, share in zip(self._optimizer.param_groups, self._shares, strict=True):
+            group["lr"] = rate * share
 
     def __call__(self, images: Tensor, draws: Any) -> Parts:
         """Move the weights by one batch: uint8 [B,3,c,c] and what `Task.draw` gave. Returns figures for the log."""
@@ -73,8 +76,7 @@ class Step:
         # A graph must not use weights that were cast to bfloat16 before it began.
         with torch.autocast(self._place.type, torch.bfloat16, enabled=self._half, cache_enabled=not self._records):
             loss, parts = self._loss(self._network, planes, self._stage, draws)
-        self._gradients.zero_()
-        loss.backward()
+        fill_gradients(self._gradients, self._trained, loss)
         average_over_processes(self._gradients)
         self._task.mend_gradients(self._network)
         norm = self._gradients.norm()
@@ -146,6 +148,17 @@ def prepare_gradients(network: nn.Module, stage: Stage) -> Tensor:
     for parameter, part in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
         parameter.grad = part.as_strided(parameter.shape, parameter.stride())
     return flat
+
+
+def fill_gradients(flat: Tensor, trained: Sequence[Tensor], loss: Tensor) -> None:
+    """Make the vector of `prepare_gradients` that of the loss: in one copy, where `backward` adds to each part."""
+    found = torch.autograd.grad(loss, trained, allow_unused=True, materialize_grads=True)
+    # Each part lies in the vector as its parameter lies in memory.
+    dense = [
+        gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
+        for gradient, parameter in zip(found, trained, strict=True)
+    ]
+    torch.cat([gradient.as_strided((gradient.numel(),), (1,)) for gradient in dense], out=flat)
 
 
 def new_optimizer(task: Task, network: nn.Module, stage: Stage) -> torch.optim.Optimizer:
