@@ -2,6 +2,7 @@
 
     python benchmarks/roofline.py recipes/cwic-psnr.toml     # on a GPU where there is one; the recipe's first stage
     OMP_NUM_THREADS=1 python benchmarks/roofline.py recipes/ablation.toml     # on one CPU core
+    python benchmarks/roofline.py recipes/cwic-psnr.toml --kernels 30         # and where its time goes
 
 Operations are multiplications and additions of convolutions and matrix products, forward and backward, counted on the
 CPU with one crop. Speed is that of whole steps, optimizer included, on random pixels that are on the device already.
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from cwic_lab import networks
@@ -80,20 +82,40 @@ def median_seconds(call: Callable[[], object], runs: int, place: torch.device) -
     return statistics.median(took)
 
 
+def kernels(call: Callable[[], object], runs: int, place: torch.device) -> list[tuple[str, float, float]]:
+    """(name, milliseconds, times) a call of what runs in it, longest first: a GPU's kernels, a CPU's operators."""
+    on_gpu = place.type == "cuda"
+    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as found:
+        for _ in range(runs):
+            call()
+        if on_gpu:
+            torch.cuda.synchronize()
+    rows = found.key_averages()
+    took = [(row.key, row.self_device_time_total if on_gpu else row.self_cpu_time_total, row.count) for row in rows]
+    each = [(name, microseconds / 1e3 / runs, count / runs) for name, microseconds, count in took]
+    return sorted(each, key=lambda row: -row[1])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
-    recipe = read_recipe(parser.parse_args().recipe)
+    parser.add_argument("--kernels", type=int, default=0, metavar="N", help="also the N that take longest")
+    arguments = parser.parse_args()
+    recipe = read_recipe(arguments.recipe)
     place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     crops, crop = recipe.data.batch, recipe.data.crop
     pixels, done = crops * crop**2, operations(recipe)
     print(f"a step: {crops} crops of {crop}, {done / 1e9:.1f} GFLOP, {done / pixels / 1e3:.1f} kFLOP/px")
     most = product_rate(recipe.precision, place)
     print(f"matrix product in {recipe.precision}: {most / 1e12:.3g} TFLOP/s")
-    took = median_seconds(step_of(recipe, crops, place), 10, place)
+    step = step_of(recipe, crops, place)
+    took = median_seconds(step, 10, place)
     speed = done / took
     print(f"{1e3 * took:.1f} ms a step: {pixels / took / 1e6:.3g} Mpx/s, {speed / 1e12:.3g} TFLOP/s,", end=" ")
     print(f"{100 * speed / most:.1f} % of the product's")
+    rows = kernels(step, 3, place) if arguments.kernels else []
+    for name, milliseconds, times in rows[: arguments.kernels]:
+        print(f"{milliseconds:9.3f} ms {times:8.1f} times  {name}")
 
 
 if __name__ == "__main__":

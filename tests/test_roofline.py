@@ -32,11 +32,15 @@ lr = 1e-3
 def test_a_step_of_training_is_held_against_a_matrix_product(tmp_path):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(TINY_RECIPE)
-    command = [sys.executable, str(BENCHMARKS / "roofline.py"), str(recipe)]
+    command = [sys.executable, str(BENCHMARKS / "roofline.py"), str(recipe), "--kernels", "4"]
     done = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert re.match(r"a step: 3 crops of 32, \d+\.\d GFLOP, \d+\.\d kFLOP/px\nmatrix product in float32: ", done)
     share = float(re.search(r"([\d.]+) % of the product's", done).group(1))
     assert 0 < share < 100
+    rows = re.findall(r"^ *([\d.]+) ms +([\d.]+) times  (\S+)$", done, re.MULTILINE)
+    took = [float(row[0]) for row in rows]
+    assert len(rows) == 4 and took == sorted(took, reverse=True)
+    assert any("conv" in row[2] for row in rows)
 
 
 def test_operations_of_depthwise_layers_are_counted_by_group(monkeypatch):
