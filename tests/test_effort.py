@@ -30,8 +30,9 @@ def loss(image: np.ndarray, data: bytes, model: str, quality: float) -> float:
     assert found is not None
     weight = found.lowest * (found.highest / found.lowest) ** (quality / 100) * image.shape[0] * image.shape[1]
     decoded = cwic.decode(data)
-    lost = found.squared_error * metrics.mse(image, decoded) * 4 / 255**2
-    return 8 * len(data) + weight * (lost + found.ms_ssim * (1 - metrics.ms_ssim(image, decoded)))
+    squared_error, ms_ssim = found.weights(quality / 100)
+    lost = squared_error * metrics.mse(image, decoded) * 4 / 255**2
+    return 8 * len(data) + weight * (lost + ms_ssim * (1 - metrics.ms_ssim(image, decoded)))
 
 
 def test_both_published_bundles_have_it() -> None:
@@ -143,13 +144,33 @@ def test_the_gradient_has_no_part_in_the_hash_and_is_verified(copied: Path) -> N
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"lambda": [1, 1]}, {"lambda": "no"}, {"ms_ssim": -1}, {"ms_ssim": None}, {"squared_error": 1e999}, {"x": 1}],
+    [
+        {"lambda": [1, 1]},
+        {"lambda": "no"},
+        {"ms_ssim": -1},
+        {"ms_ssim": None},
+        {"squared_error": 1e999},
+        {"x": 1},
+        {"ms_ssim": [1]},
+        {"ms_ssim": [1, 2, 3], "squared_error": [1]},
+        {"ms_ssim": [1, -1]},
+        {"squared_error": ["1", 2]},
+    ],
 )
 def test_a_manifest_with_a_wrong_effort(copied: Path, wrong: dict[str, object]) -> None:
     manifest = json.loads((copied / "model.json").read_text())
     manifest["effort"] |= wrong
     with pytest.raises(ModelError, match="effort"):
         bundle.write_manifest(copied, manifest)
+
+
+def test_weights_of_the_loss_go_with_the_fourth_power_of_quality(copied: Path) -> None:
+    manifest = json.loads((copied / "model.json").read_text())
+    manifest["effort"] |= {"squared_error": [800, 8800], "ms_ssim": 1200}
+    bundle.write_manifest(copied, manifest)
+    found = bundle.load_directory(copied).effort
+    assert found is not None
+    assert [found.weights(quality) for quality in (0, 0.5, 1)] == [(800, 1200), (1300, 1200), (8800, 1200)]
 
 
 def test_the_weights_are_not_stored_twice(copied: Path) -> None:

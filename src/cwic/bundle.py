@@ -61,13 +61,21 @@ class Effort:
     """The loss that a bundle was trained for, and which gradient.onnx is for; planes are in [-1,1].
 
     bits + lambda (squared_error MSE + ms_ssim (1 - MS-SSIM)) pixels, where lambda goes from `lowest` at quality 0 to
-    `highest` at 100, its logarithm in a straight line.
+    `highest` at 100, its logarithm in a straight line. The two weights are pairs likewise, and go with quality^4.
     """
 
     lowest: float
     highest: float
-    squared_error: float
-    ms_ssim: float
+    squared_error: tuple[float, float]
+    ms_ssim: tuple[float, float]
+
+    def weights(self, quality: float) -> tuple[float, float]:
+        """squared_error and ms_ssim of a picture of this quality, 0..1."""
+        return self._at(self.squared_error, quality), self._at(self.ms_ssim, quality)
+
+    @staticmethod
+    def _at(ends: tuple[float, float], quality: float) -> float:
+        return ends[0] + (ends[1] - ends[0]) * quality**4
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,7 +233,9 @@ def _check_manifest(manifest: Any, path: Path) -> None:
     if "effort" in manifest:
         found = manifest["effort"]
         rules[f"effort must have exactly {sorted(EFFORT_KEYS)}"] = set(found) == EFFORT_KEYS
-        rules["effort's lambda must be two numbers, 0 < lowest < highest; its weights not below 0"] = _is_effort(found)
+        rules["effort's lambda must be two numbers, 0 < lowest < highest; its weights one or two, not below 0"] = (
+            _is_effort(found)
+        )
     for rule, holds in rules.items():
         if not holds:
             raise ModelError(f"{path}: {rule}")
@@ -233,11 +243,19 @@ def _check_manifest(manifest: Any, path: Path) -> None:
 
 def _is_effort(found: Mapping[str, Any]) -> bool:
     """Whether the numbers of a manifest's "effort" are what they may be."""
-    ends = found.get("lambda")
-    numbers = [*(ends if isinstance(ends, list) else []), found.get("squared_error"), found.get("ms_ssim")]
-    if len(numbers) != 4 or not all(type(n) in (int, float) and math.isfinite(n) for n in numbers):
-        return False
-    return bool(0 < numbers[0] < numbers[1] and min(numbers) >= 0)
+    pairs = [found.get("lambda"), _ends(found, "squared_error"), _ends(found, "ms_ssim")]
+    for pair in pairs:
+        if not isinstance(pair, list) or len(pair) != 2:
+            return False
+        if not all(type(n) in (int, float) and math.isfinite(n) and n >= 0 for n in pair):
+            return False
+    return bool(0 < pairs[0][0] < pairs[0][1])
+
+
+def _ends(found: Mapping[str, Any], weight: str) -> Any:
+    """A weight of the loss at quality 0 and at 100, a list; a single number in the manifest is both."""
+    value = found.get(weight)
+    return value if isinstance(value, list) else [value, value]
 
 
 def _read_effort(path: Path, manifest: Mapping[str, Any]) -> Effort | None:
@@ -246,8 +264,10 @@ def _read_effort(path: Path, manifest: Mapping[str, Any]) -> Effort | None:
     if found is None:
         return None
     _read_verified(path / GRADIENT, found["sha256"])
-    lowest, highest = found["lambda"]
-    return Effort(float(lowest), float(highest), float(found["squared_error"]), float(found["ms_ssim"]))
+    (lowest, highest), squared, similar = found["lambda"], _ends(found, "squared_error"), _ends(found, "ms_ssim")
+    return Effort(
+        float(lowest), float(highest), (float(squared[0]), float(squared[1])), (float(similar[0]), float(similar[1]))
+    )
 
 
 def _read_verified(path: Path, sha256: Any) -> bytes:

@@ -46,27 +46,27 @@ class _Coded(NamedTuple):
 
 def improved(
     latents: Array, side: Array, quality: Array, dead_zone: Array, levels: NDArray[np.int32], planes: Array,
-    size: tuple[int, int], networks: Networks, tables: Tables, loss: Effort, steps: int,
+    size: tuple[int, int], networks: Networks, tables: Tables, loss: Effort, whole: float, steps: int,
 ) -> Array:  # fmt: skip
     """y [C,h,w] after so many steps, or of those before what had the least loss. Raises ModelError.
 
     latents: y. side: z [S,h/4,w/4], which stays. quality: local, [1,h,w]. dead_zone: of each residual [C,h,w].
     levels: what z says of their tables (`entropy.latents.index_levels`). planes: the picture [3,H',W'], of which only
-    size (height, width) counts.
+    size (height, width) counts. whole: the picture's own quality, 0..1.
     """
     weight = loss.lowest * (loss.highest / loss.lowest) ** quality  # lambda of each block
     scale = planes.shape[1] // weight.shape[1]
     weight = weight.repeat(scale, axis=1).repeat(scale, axis=2)
-    deviations = _deviations(tables)
+    deviations, weights = _deviations(tables), loss.weights(whole)
 
     def coded(latents: Array) -> _Coded:
         decoded, found = networks.coded(latents, side, quality, dead_zone)
         made = networks.planes(decoded, quality)
         spent, index = cost_of_residuals(found.astype(np.int32), levels, tables)
         bits = spent.astype(np.float32).sum(axis=0)
-        distortion, error = _distortion(made, planes, weight, size, loss)
-        whole = float(bits.sum(dtype=np.float64)) + distortion
-        return _Coded(latents, decoded, found, bits, deviations[index], made, error, whole)
+        distortion, error = _distortion(made, planes, weight, size, *weights)
+        total = float(bits.sum(dtype=np.float64)) + distortion
+        return _Coded(latents, decoded, found, bits, deviations[index], made, error, total)
 
     def moved(now: _Coded, share: float) -> _Coded:
         step = networks.newton_step(now.latents, now.decoded, now.found, side, quality, now.deviation, now.error)
@@ -119,15 +119,16 @@ def _around(values: Array) -> Array:
     return both
 
 
-def _distortion(made: Array, planes: Array, weight: Array, size: tuple[int, int], loss: Effort) -> tuple[float, Array]:
+def _distortion(
+    made: Array, planes: Array, weight: Array, size: tuple[int, int], squared: float, similar: float
+) -> tuple[float, Array]:
     """What the decoded planes lose, in bits, and its derivative by them [3,H',W'], which is 0 outside the picture.
 
-    weight: lambda of each pixel, [1,H',W'].
+    weight: lambda of each pixel, [1,H',W']. squared, similar: weights of squared error and of 1 - MS-SSIM in it.
     """
     height, width = size
     whole = np.zeros_like(planes)
     made, planes, weight = made[:, :height, :width], planes[:, :height, :width], weight[:, :height, :width]
-    squared, similar = loss.squared_error, loss.ms_ssim
     if min(height, width) < SMALLEST:  # then the one has to stand for both
         squared, similar = SQUARED_ERROR, 0.0
     difference = made - planes

@@ -136,7 +136,7 @@ class _Coding:
             made = effort.improved(
                 window.of(self._latents, SIDE_SCALE).astype(np.float32), window.of(self._side),
                 window.of(self._local, SIDE_SCALE), zones, levels, pixels.to_planes(image, SIDE_STRIDE),
-                (height, width), networks, self._bundle.tables, loss, steps,
+                (height, width), networks, self._bundle.tables, loss, self._quality / symbols.QUALITY_MAX, steps,
             )  # fmt: skip
             piece.of(found, SIDE_SCALE)[...] = piece.within(window).of(made, SIDE_SCALE)
             progress("effort", number, len(parts))

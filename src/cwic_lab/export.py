@@ -65,7 +65,8 @@ def export(
         check = validation_images(valid_refs, CHECK_IMAGES)
         if network.kind == "cwic":
             export_flagship.write_graphs(shipped, part)
-            own = export_flagship.manifest(shipped, part, max(stage.ms_ssim for stage in recipe.stages))
+            trained = max(recipe.stages, key=lambda stage: stage.ms_ssim)
+            own = export_flagship.manifest(shipped, part, trained.ms_ssim, trained.ms_ssim_fall)
             write_tables(part, export_flagship.start_tables(shipped), own, training)
             tables = export_flagship.fit_tables(shipped, part, refs, prior_steps, recipe.seed)
             write_tables(part, tables, own, training)

@@ -97,11 +97,13 @@ def write_gradient(network: Flagship, out: Path) -> None:
     write_sharing_graph(network, run, given, ["step"], out / bundle.GRADIENT, ("decoder.onnx", "means.onnx"))
 
 
-def manifest(network: Flagship, path: Path, ms_ssim_share: float) -> dict[str, Any]:
+def manifest(network: Flagship, path: Path, ms_ssim_share: float, fall: float) -> dict[str, Any]:
     """The flagship's own keys of model.json, for the graphs at `path` and the loss of a training (`loss`)."""
+    shares = (ms_ssim_share, ms_ssim_share - fall)  # at quality 0 and at 100
     effort = {
         "sha256": hashlib.sha256((path / bundle.GRADIENT).read_bytes()).hexdigest(), "lambda": list(LAMBDA),
-        "squared_error": (1 - ms_ssim_share) * 255**2 / 4, "ms_ssim": ms_ssim_share * MS_SSIM_WEIGHT,
+        "squared_error": [(1 - share) * 255**2 / 4 for share in shares],
+        "ms_ssim": [share * MS_SSIM_WEIGHT for share in shares],
     }  # fmt: skip
     own = {"kind": network.kind, "stride": 16, "channels": LATENTS, "levels": 16, "side_channels": SIDE}
     return own | {"effort": effort}
