@@ -1,6 +1,6 @@
 """A 3x3 convolution of each channel by itself as sums of shifted copies, which `torch.compile` makes one kernel of.
 
-For a GPU: the depthwise kernels that come with it are far from what its memory would allow.
+For a GPU, where a library's depthwise convolution is a call of its own, and what comes before and after it another.
 """
 
 from __future__ import annotations
