@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,16 @@ def test_a_manifest_with_a_wrong_effort(copied: Path, wrong: dict[str, object]) 
     manifest["effort"] |= wrong
     with pytest.raises(ModelError, match="effort"):
         bundle.write_manifest(copied, manifest)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_loss_is_that_of_the_recipe(model: str) -> None:
+    found = bundle.load(model)
+    stage = max(tomllib.loads(found.training["recipe"])["stage"], key=lambda stage: float(stage.get("ms_ssim", 0)))
+    lowest = stage.get("ms_ssim", 0)
+    assert found.effort is not None
+    for quality, share in ((0, lowest), (1, lowest - stage.get("ms_ssim_fall", 0))):
+        assert found.effort.weights(quality) == pytest.approx(((1 - share) * 255**2 / 4, share * 1250))
 
 
 def test_weights_of_the_loss_go_with_the_fourth_power_of_quality(copied: Path) -> None:

@@ -34,7 +34,7 @@ class Run:
         self.done, self._seconds_before, self._began = 0, 0.0, time.monotonic()
         own = network.state_dict()
         self.average = {key: value.detach().clone() for key, value in own.items()}
-        # Collected once: on a GPU the processor would take as long for that as the device for a step.
+        # Collected once: a step on a GPU should not wait for it.
         self._weights, self._averages = list(own.values()), list(self.average.values())
         moments = None
         if state:
