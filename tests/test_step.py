@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 
 from cwic_lab.networks import build  # noqa: E402
 from cwic_lab.recipe import Stage  # noqa: E402
-from cwic_lab.step import fill_gradients, prepare_gradients, to_planes  # noqa: E402
+from cwic_lab.step import fill_gradients, prepare_gradients, to_planes, trained_of  # noqa: E402
 from cwic_lab.task import task_of  # noqa: E402
 
 
@@ -21,11 +21,12 @@ from cwic_lab.task import task_of  # noqa: E402
 def test_gradients_are_those_of_a_backward_pass(kind, arguments, stage):
     torch.manual_seed(0)
     network, task = build(kind, **arguments).to(memory_format=torch.channels_last), task_of(kind)
-    flat = prepare_gradients(network, stage).fill_(7.0)  # what was in it before is gone
+    trained = trained_of(network, stage)
+    flat = prepare_gradients(trained).fill_(7.0)  # what was in it before is gone
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     draws = task.draw(network, stage, images.shape, torch.Generator().manual_seed(1))
     loss, _ = task.loss(network, to_planes(images), stage, draws)
-    fill_gradients(flat, [p for p in network.parameters() if p.requires_grad], loss)
+    fill_gradients(flat, trained, loss)
     found = {name: p.grad.clone() for name, p in network.named_parameters() if p.requires_grad}
     assert {name.split(".")[0] for name in found}.isdisjoint(part for part, share in stage.shares.items() if not share)
     flat.zero_()

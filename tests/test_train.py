@@ -259,8 +259,12 @@ def test_a_map_is_for_li2018_alone():
         parse_recipe(recipe_text("autoencoder").replace('name = "joint"', 'name = "joint"\nmap = true'))
 
 
+def flagship_text():
+    return recipe_text("cwic").replace("n = 64\n", "").replace("width = 0.125\n", "")
+
+
 def test_the_map_of_the_flagship_is_trained_alone():
-    text = recipe_text("cwic").replace("n = 64\n", "").replace("width = 0.125\n", "")
+    text = flagship_text()
     auto = parse_recipe(text.replace("ssim_weight = 0.05", "auto = true")).stages[1]
     assert [auto.share(part) for part in ("importance_net", "encoder8", "means")] == [1, 0, 0]
     with pytest.raises(ValueError, match="importance_net alone"):
@@ -270,7 +274,7 @@ def test_the_map_of_the_flagship_is_trained_alone():
 
 
 def test_the_share_of_ms_ssim_falls_no_further_than_to_0():
-    text = recipe_text("cwic").replace("n = 64\n", "").replace("width = 0.125\n", "")
+    text = flagship_text()
     share = parse_recipe(text.replace("ssim_weight = 0.05", "ms_ssim = 0.9\nms_ssim_fall = 0.4")).stages[1]
     assert (share.ms_ssim, share.ms_ssim_fall) == (0.9, 0.4)
     with pytest.raises(ValueError, match="0 <= ms_ssim_fall <= ms_ssim <= 1"):

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cwic_lab.processes import rank_and_world
+from cwic_lab.vector import joined, parts_of
 
 MOMENTUM = 0.95
 ADAM_RMS = 0.2  # what the root mean square of an update of Adam's is about, in shares of the rate
@@ -58,8 +59,8 @@ class Muon(torch.optim.Adam):
                 for i, update in zip(own, updates, strict=True):
                     found[i] = update[: wanted[i].shape[0], : wanted[i].shape[1]]
         turned = [update.mT if p.shape != update.shape else update for p, update in zip(parameters, found, strict=True)]
-        flat = torch.cat([update.reshape(-1) for update in turned])
-        parts = in_shape_of(parameters, flat)
+        flat = joined(turned, parameters)
+        parts = parts_of(flat, parameters)
         torch._foreach_mul_(parts, [ADAM_RMS * max(p.shape) ** 0.5 for p in parameters])
         if world > 1:
             dist.all_reduce(flat)
@@ -69,8 +70,8 @@ class Muon(torch.optim.Adam):
 
     def _with_momentum(self, parameters: list[Tensor]) -> list[Tensor]:
         """The gradients with Nesterov's momentum, 0 for what overflowed. All at once: a kernel each is slow."""
-        flat = torch.cat([parameter.grad.reshape(-1) for parameter in parameters if parameter.grad is not None])
-        gradients = in_shape_of(parameters, flat.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0))
+        flat = joined([parameter.grad for parameter in parameters if parameter.grad is not None], parameters)
+        gradients = parts_of(flat.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0), parameters)
         for parameter in parameters:
             if "momentum" not in self.state[parameter]:
                 # `step` is what Adam expects of every parameter when it loads a state.
@@ -101,12 +102,6 @@ def padded(matrix: Tensor, size: tuple[int, int]) -> Tensor:
     """A matrix with zeros below and to the right, up to rows and columns of `size`."""
     rows, columns = matrix.shape
     return F.pad(matrix, (0, size[1] - columns, 0, size[0] - rows)) if (rows, columns) != size else matrix
-
-
-def in_shape_of(parameters: list[Tensor], flat: Tensor) -> list[Tensor]:
-    """Parts of a vector in the shapes of these parameters, one after the other."""
-    parts = flat.split([parameter.numel() for parameter in parameters])
-    return [part.view(parameter.shape) for part, parameter in zip(parts, parameters, strict=True)]
 
 
 def orthogonal(matrices: Tensor) -> Tensor:

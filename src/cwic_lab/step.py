@@ -18,6 +18,7 @@ from cwic_lab.muon import Muon
 from cwic_lab.processes import average_over_processes
 from cwic_lab.recipe import Recipe, Stage
 from cwic_lab.task import Parts, Task
+from cwic_lab.vector import joined, parts_of
 
 WARM_UP = 3  # steps before the recording: what is compiled or chosen at first use must be there
 
@@ -30,8 +31,8 @@ class Step:
     ) -> None:
         """With `recipe.compile` the loss is compiled; with `recipe.graph` a single GPU's step is recorded."""
         self._task, self._network, self._optimizer, self._stage = task, network, optimizer, stage
-        self._gradients = prepare_gradients(network, stage)
-        self._trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self._trained = trained_of(network, stage)
+        self._gradients = prepare_gradients(self._trained)
         self._place = self._gradients.device
         self._on_gpu = self._place.type == "cuda"
         products = {"conv_1x1_as_mm": True} if self._on_gpu else None  # with channels last they are
@@ -135,30 +136,28 @@ def to_planes(images: Tensor) -> Tensor:
     return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
-def prepare_gradients(network: nn.Module, stage: Stage) -> Tensor:
-    """The gradients of all that is trained, as one float32 vector of zeros; each `.grad` is a view of its part.
-
-    So processes average theirs in one message, without a copy. Parts with a share of 0 are kept out of training.
-    """
+def trained_of(network: nn.Module, stage: Stage) -> list[nn.Parameter]:
+    """The parameters that a stage trains; those of parts with a share of 0 are kept out of training."""
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(stage.share(name.split(".")[0]) != 0)
         parameter.grad = None
-    trained = [p for p in network.parameters() if p.requires_grad]
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+def prepare_gradients(trained: Sequence[nn.Parameter]) -> Tensor:
+    """The gradients of all that is trained, as one float32 vector of zeros; each `.grad` is a view of its part.
+
+    So processes average theirs in one message, without a copy.
+    """
     flat = torch.zeros(sum(p.numel() for p in trained), device=trained[0].device)
-    for parameter, part in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
-        parameter.grad = part.as_strided(parameter.shape, parameter.stride())
+    for parameter, part in zip(trained, parts_of(flat, trained), strict=True):
+        parameter.grad = part
     return flat
 
 
 def fill_gradients(flat: Tensor, trained: Sequence[Tensor], loss: Tensor) -> None:
     """Make the vector of `prepare_gradients` that of the loss: in one copy, where `backward` adds to each part."""
-    found = torch.autograd.grad(loss, trained, allow_unused=True, materialize_grads=True)
-    # Each part lies in the vector as its parameter lies in memory.
-    dense = [
-        gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
-        for gradient, parameter in zip(found, trained, strict=True)
-    ]
-    torch.cat([gradient.as_strided((gradient.numel(),), (1,)) for gradient in dense], out=flat)
+    joined(torch.autograd.grad(loss, trained, allow_unused=True, materialize_grads=True), trained, out=flat)
 
 
 def new_optimizer(task: Task, network: nn.Module, stage: Stage) -> torch.optim.Optimizer:
