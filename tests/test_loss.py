@@ -11,6 +11,7 @@ from cwic_lab.loss import (  # noqa: E402
     blur_by_products,
     distortion,
     flagship_loss,
+    flagship_rate,
     ms_ssim,
     rate_loss,
     raw_rate,
@@ -18,6 +19,9 @@ from cwic_lab.loss import (  # noqa: E402
     ssim,
 )
 from cwic_lab.networks import build  # noqa: E402
+from cwic_lab.networks.flagship import Coded  # noqa: E402
+from cwic_lab.networks.flagship_blocks import quantized  # noqa: E402
+from cwic_lab.rate import logistic_bits  # noqa: E402
 from cwic_lab.recipe import Stage  # noqa: E402
 from cwic_lab.task import task_of  # noqa: E402
 
@@ -131,3 +135,21 @@ def test_the_share_of_ms_ssim_falls_with_the_fourth_power_of_quality(quality, sh
         )
     assert found == pytest.approx(expected, rel=1e-5)
     assert quality == 0 or found != pytest.approx(unchanged, rel=1e-3)
+
+
+def test_rounded_scales_learn_of_what_is_coded_and_residuals_of_noise():
+    torch.manual_seed(0)
+    network, shape = build("cwic"), (2, 3, 64, 64)
+    draws = task_of("cwic").draw(network, Stage("joint", 1, 1e-3), shape, torch.Generator())
+    residual = (3 * torch.randn(2, 320, 4, 4)).requires_grad_()
+    scale = (torch.rand(2, 320, 4, 4) + 0.2).requires_grad_()
+    coded = Coded(torch.zeros(shape), residual, scale, torch.zeros(2, 96, 1, 1))
+    bpp, side_bpp = flagship_rate(network, coded, draws, rounded_scales=True)
+    rounded = logistic_bits(quantized(residual, scale).detach(), scale)
+    noisy = logistic_bits(residual + draws.noise, scale)
+    np.testing.assert_allclose((bpp - side_bpp).detach(), rounded.sum(dim=(1, 2, 3)).detach() / 64**2, rtol=1e-5)
+    of_residual, of_scale = torch.autograd.grad(bpp.sum() * 64**2, (residual, scale))
+    torch.testing.assert_close(of_scale, torch.autograd.grad(rounded.sum(), scale)[0], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(of_residual, torch.autograd.grad(noisy.sum(), residual)[0], rtol=1e-3, atol=1e-4)
+    plain, _ = flagship_rate(network, coded, draws)
+    np.testing.assert_allclose((plain - side_bpp).detach(), noisy.sum(dim=(1, 2, 3)).detach() / 64**2, rtol=1e-5)

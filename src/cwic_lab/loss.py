@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from cwic.metrics import SCALE_WEIGHTS
 from cwic_lab.networks import Autoencoder, Flagship, Li2018, flagship
 from cwic_lab.networks.autoencoder import STRIDE
-from cwic_lab.networks.flagship_blocks import rounded
+from cwic_lab.networks.flagship_blocks import quantized, rounded
 from cwic_lab.rate import logistic_bits
 
 Reduce = Callable[[Tensor], Tensor]
@@ -162,16 +162,17 @@ def li2018_loss(
 
 
 def flagship_loss(
-    network: Flagship, planes: Tensor, draws: Any, ms_ssim_share: float, fall: float = 0.0
-) -> tuple[Tensor, dict[str, Tensor]]:
+    network: Flagship, planes: Tensor, draws: Any, ms_ssim_share: float, fall: float = 0.0, *,
+    rounded_scales: bool = False,
+) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
     """Bits per pixel plus lambda times distortion of each sample at its quality, and the parts for the log.
 
     draws: `task.FlagshipDraws`. The squared error of a block counts by the lambda of its local quality; where
     `ms_ssim_share` is not 0, that share of the distortion is the sample's 1 - MS-SSIM instead; the share is less by
-    `fall` at quality 1, where MS-SSIM is flat and squared error is what shows.
+    `fall` at quality 1, where MS-SSIM is flat and squared error is what shows. rounded_scales: as of `flagship_rate`.
     """
     coded = network(planes, draws.quality, draws.local)
-    bpp, side_bpp = flagship_rate(network, coded, draws)
+    bpp, side_bpp = flagship_rate(network, coded, draws, rounded_scales=rounded_scales)
     error = (coded.decoded - planes).square().mean(dim=1, keepdim=True)
     weight = flagship.lambda_of(draws.local) * (255**2 / 4)  # planes span 2, 255^2 MSE is of a span of 255
     distortion = (weight * F.avg_pool2d(error, flagship.STRIDE)).mean(dim=(1, 2, 3))
@@ -185,10 +186,24 @@ def flagship_loss(
     return loss, {key: value.detach() for key, value in parts.items()}
 
 
-def flagship_rate(network: Flagship, coded: flagship.Coded, draws: Any) -> tuple[Tensor, Tensor]:
-    """Bits per pixel of each sample [B]: of y and z together, and of z alone, with noise in place of rounding."""
+def flagship_rate(
+    network: Flagship, coded: flagship.Coded, draws: Any, *, rounded_scales: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Bits per pixel of each sample [B]: of y and z together, and of z alone, with noise in place of rounding.
+
+    rounded_scales: count residuals of y as they are rounded, and fit the scales to that. What the residuals have of the
+    gradient is still that of noise: rounded ones have none where they are 0. Noise alone tells the scales of bits that
+    no file has: at low qualities two thirds of all (docs/training.md).
+    """
     pixels = coded.decoded.shape[2] * coded.decoded.shape[3]
-    bits = logistic_bits(coded.residual + draws.noise, coded.scale).sum(dim=(1, 2, 3))
+    noisy = coded.residual + draws.noise
+    if rounded_scales:
+        by_noise = logistic_bits(noisy, coded.scale.detach())
+        bits = logistic_bits(quantized(coded.residual, coded.scale).detach(), coded.scale)
+        bits = bits + by_noise - by_noise.detach()
+    else:
+        bits = logistic_bits(noisy, coded.scale)
+    bits = bits.sum(dim=(1, 2, 3))
     side_bits = network.side_bits(coded.side + draws.side_noise, draws.quality).sum(dim=(1, 2, 3))
     return (bits + side_bits) / pixels, side_bits / pixels
 
