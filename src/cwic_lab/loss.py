@@ -9,7 +9,6 @@ the picture instead, and its gamma is ours times a constant (docs/decisions/0001
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -209,30 +208,27 @@ def flagship_rate(
     return (bits + side_bits) / pixels, side_bits / pixels
 
 
-def importance_loss(
-    network: Flagship, planes: Tensor, draws: Any, *, rounded_scales: bool = False
-) -> tuple[Tensor, dict[str, Tensor]]:
+def importance_loss(network: Flagship, planes: Tensor, draws: Any) -> tuple[Tensor, dict[str, Tensor]]:
     """What the network's own map costs against what it brings in MS-SSIM, for a codec that stays as it is.
 
     The exchange rate is each sample's own: what the quality, a uniform map, gives in MS-SSIM for a bit. So the loss
     falls below its start only where a map gets more for its bits than a higher quality would; its own bits are charged.
     MS-SSIM counts as -ln(1 - MS-SSIM), which rises evenly with the quality, so that no sample's rate is out of bounds.
-    Levels are centred over the batch: `auto` has no say in the picture's rate. rounded_scales: as of `flagship_rate`.
+    Levels are centred over the batch: `auto` has no say in the picture's rate.
     """
-    rate = partial(flagship_rate, network, rounded_scales=rounded_scales)
     latents, drawn = network.analysis_with_importance(planes)
     with torch.no_grad():
         around = []
         for quality in (draws.quality - QUALITY_REACH, draws.quality + QUALITY_REACH):
             moved = draws._replace(quality=quality.clamp(0, 1))
             coded = network.code(latents, moved.quality, moved.quality.expand_as(draws.local))
-            around.append((rate(coded, moved)[0], _similarity(coded.decoded, planes)))
+            around.append((flagship_rate(network, coded, moved)[0], _similarity(coded.decoded, planes)))
         (bpp_below, below), (bpp_above, above) = around
         price = (bpp_above - bpp_below).clamp(min=1e-4) / (above - below).clamp(min=SIMILARITY_LEAST)  # [B]
 
     level = rounded(drawn - drawn.mean() + flagship.MAP_LEVELS // 2).clamp(0, flagship.MAP_LEVELS - 1)
     coded = network.code(latents, draws.quality, flagship.local_quality(draws.quality, level))
-    bpp, _ = rate(coded, draws)
+    bpp, _ = flagship_rate(network, coded, draws)
     map_bpp = map_bits(level) / (planes.shape[2] * planes.shape[3])
     similarity = _similarity(coded.decoded, planes)
     loss = ((bpp + map_bpp - price * similarity - (bpp_below - price * below)) / bpp_below).mean()

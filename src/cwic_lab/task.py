@@ -155,7 +155,7 @@ class FlagshipTask:
     def loss(self, network: Any, planes: Tensor, stage: Stage, draws: FlagshipDraws) -> tuple[Tensor, Parts]:
         """Rate and distortion, the latter weighed by each block's lambda; or the map's own loss."""
         if stage.auto:
-            return importance_loss(network, planes, draws, rounded_scales=stage.rounded_scales)
+            return importance_loss(network, planes, draws)
         return flagship_loss(
             network, planes, draws, stage.ms_ssim, stage.ms_ssim_fall, rounded_scales=stage.rounded_scales
         )
