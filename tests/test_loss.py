@@ -15,6 +15,7 @@ from cwic_lab.loss import (  # noqa: E402
     ms_ssim,
     rate_loss,
     raw_rate,
+    rounding_slope,
     squared_error,
     ssim,
 )
@@ -137,19 +138,35 @@ def test_the_share_of_ms_ssim_falls_with_the_fourth_power_of_quality(quality, sh
     assert quality == 0 or found != pytest.approx(unchanged, rel=1e-3)
 
 
-def test_rounded_scales_learn_of_what_is_coded_and_residuals_of_noise():
+def test_the_rounded_rate_counts_what_is_coded_and_has_the_slope_of_rounding():
     torch.manual_seed(0)
     network, shape = build("cwic"), (2, 3, 64, 64)
     draws = task_of("cwic").draw(network, Stage("joint", 1, 1e-3), shape, torch.Generator())
     residual = (3 * torch.randn(2, 320, 4, 4)).requires_grad_()
     scale = (torch.rand(2, 320, 4, 4) + 0.2).requires_grad_()
     coded = Coded(torch.zeros(shape), residual, scale, torch.zeros(2, 96, 1, 1))
-    bpp, side_bpp = flagship_rate(network, coded, draws, rounded_scales=True)
+    bpp, side_bpp = flagship_rate(network, coded, draws, rounded_rate=True)
     rounded = logistic_bits(quantized(residual, scale).detach(), scale)
-    noisy = logistic_bits(residual + draws.noise, scale)
     np.testing.assert_allclose((bpp - side_bpp).detach(), rounded.sum(dim=(1, 2, 3)).detach() / 64**2, rtol=1e-5)
     of_residual, of_scale = torch.autograd.grad(bpp.sum() * 64**2, (residual, scale))
     torch.testing.assert_close(of_scale, torch.autograd.grad(rounded.sum(), scale)[0], rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(of_residual, torch.autograd.grad(noisy.sum(), residual)[0], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(of_residual, rounding_slope(residual, scale), rtol=1e-3, atol=1e-4)
     plain, _ = flagship_rate(network, coded, draws)
+    noisy = logistic_bits(residual + draws.noise, scale)
     np.testing.assert_allclose((plain - side_bpp).detach(), noisy.sum(dim=(1, 2, 3)).detach() / 64**2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("deviation", [0.15, 0.6, 2.0])
+def test_the_slope_of_rounding_is_that_of_the_expected_bits(deviation):
+    """Expected: of residuals with uniform noise, rounded. By the integral, since the slope has jumps."""
+    scale = torch.tensor(deviation, dtype=torch.float64)
+    noise = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000 - 0.5
+
+    def expected(residual: float) -> float:
+        return float(logistic_bits(quantized(residual + noise, scale), scale).mean())
+
+    for low, high in [(-2.3, -1.1), (-0.4, 0.3), (0.0, 0.9), (0.2, 3.0)]:
+        between = low + (high - low) * (noise + 0.5)
+        risen = float(rounding_slope(between, scale).mean()) * (high - low)
+        assert risen == pytest.approx(expected(high) - expected(low), abs=2e-3)
+        assert low == -0.4 or abs(risen) > 0.1

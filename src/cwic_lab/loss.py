@@ -163,16 +163,16 @@ def li2018_loss(
 
 def flagship_loss(
     network: Flagship, planes: Tensor, draws: Any, ms_ssim_share: float, fall: float = 0.0, *,
-    rounded_scales: bool = False,
+    rounded_rate: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
     """Bits per pixel plus lambda times distortion of each sample at its quality, and the parts for the log.
 
     draws: `task.FlagshipDraws`. The squared error of a block counts by the lambda of its local quality; where
     `ms_ssim_share` is not 0, that share of the distortion is the sample's 1 - MS-SSIM instead; the share is less by
-    `fall` at quality 1, where MS-SSIM is flat and squared error is what shows. rounded_scales: as of `flagship_rate`.
+    `fall` at quality 1, where MS-SSIM is flat and squared error is what shows. rounded_rate: as of `flagship_rate`.
     """
     coded = network(planes, draws.quality, draws.local)
-    bpp, side_bpp = flagship_rate(network, coded, draws, rounded_scales=rounded_scales)
+    bpp, side_bpp = flagship_rate(network, coded, draws, rounded_rate=rounded_rate)
     error = (coded.decoded - planes).square().mean(dim=1, keepdim=True)
     weight = flagship.lambda_of(draws.local) * (255**2 / 4)  # planes span 2, 255^2 MSE is of a span of 255
     distortion = (weight * F.avg_pool2d(error, flagship.STRIDE)).mean(dim=(1, 2, 3))
@@ -187,25 +187,38 @@ def flagship_loss(
 
 
 def flagship_rate(
-    network: Flagship, coded: flagship.Coded, draws: Any, *, rounded_scales: bool = False
+    network: Flagship, coded: flagship.Coded, draws: Any, *, rounded_rate: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Bits per pixel of each sample [B]: of y and z together, and of z alone, with noise in place of rounding.
 
-    rounded_scales: count residuals of y as they are rounded, and fit the scales to that. What the residuals have of the
-    gradient is still that of noise: rounded ones have none where they are 0. Noise alone tells the scales of bits that
-    no file has: at low qualities two thirds of all (docs/training.md).
+    rounded_rate: count residuals of y as they are rounded. Noise tells the scales of bits that no file has: at low
+    qualities two thirds of all (docs/training.md). Rounded residuals have no gradient; theirs is `rounding_slope`.
     """
     pixels = coded.decoded.shape[2] * coded.decoded.shape[3]
-    noisy = coded.residual + draws.noise
-    if rounded_scales:
-        by_noise = logistic_bits(noisy, coded.scale.detach())
+    if rounded_rate:
         bits = logistic_bits(quantized(coded.residual, coded.scale).detach(), coded.scale)
-        bits = bits + by_noise - by_noise.detach()
+        bits = bits + with_slope(coded.residual, rounding_slope(coded.residual, coded.scale))
     else:
-        bits = logistic_bits(noisy, coded.scale)
+        bits = logistic_bits(coded.residual + draws.noise, coded.scale)
     bits = bits.sum(dim=(1, 2, 3))
     side_bits = network.side_bits(coded.side + draws.side_noise, draws.quality).sum(dim=(1, 2, 3))
     return (bits + side_bits) / pixels, side_bits / pixels
+
+
+def rounding_slope(residual: Tensor, scale: Tensor) -> Tensor:
+    """What bits rise by over a step of 1 around each residual, as it is rounded; alike in shape, without a gradient.
+
+    It is the derivative of the bits that are expected of it with uniform noise added before rounding.
+    """
+    with torch.no_grad():
+        above, below = (logistic_bits(quantized(residual + half, scale), scale) for half in (0.5, -0.5))
+        return above - below
+
+
+def with_slope(value: Tensor, slope: Tensor) -> Tensor:
+    """0, whose gradient by `value` is the slope."""
+    moved = slope * value
+    return moved - moved.detach()
 
 
 def importance_loss(network: Flagship, planes: Tensor, draws: Any) -> tuple[Tensor, dict[str, Tensor]]:

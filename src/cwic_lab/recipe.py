@@ -30,7 +30,7 @@ class Stage:
     maps: share of the samples that get a random importance map (flagship).
     ms_ssim: share of MS-SSIM in the distortion (flagship), the rest being squared error.
     ms_ssim_fall: by how much that share is less at quality 1: it falls with quality^4.
-    rounded_scales: fit the scales to residuals as encoders round them, not to residuals with noise (flagship).
+    rounded_rate: count residuals as encoders round them, not with noise in place of rounding (flagship).
     auto: train the map that the bundle draws itself, for MS-SSIM at equal rate, and nothing else (flagship).
     """
 
@@ -50,7 +50,7 @@ class Stage:
     maps: float = 0.5
     ms_ssim: float = 0.0
     ms_ssim_fall: float = 0.0
-    rounded_scales: bool = False
+    rounded_rate: bool = False
     auto: bool = False
 
     def share(self, part: str) -> float:

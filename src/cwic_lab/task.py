@@ -156,9 +156,7 @@ class FlagshipTask:
         """Rate and distortion, the latter weighed by each block's lambda; or the map's own loss."""
         if stage.auto:
             return importance_loss(network, planes, draws)
-        return flagship_loss(
-            network, planes, draws, stage.ms_ssim, stage.ms_ssim_fall, rounded_scales=stage.rounded_scales
-        )
+        return flagship_loss(network, planes, draws, stage.ms_ssim, stage.ms_ssim_fall, rounded_rate=stage.rounded_rate)
 
     def mend_gradients(self, network: nn.Module) -> None:
         """Nothing."""
