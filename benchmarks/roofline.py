@@ -36,7 +36,7 @@ def step_of(recipe: Recipe, crops: int, place: torch.device) -> Callable[[], obj
     """A step of the recipe's first stage on random crops, to be called again and again."""
     network = networks.build(**recipe.network).to(place, memory_format=torch.channels_last)
     task, stage = task_of(recipe.network["kind"]), recipe.stages[0]
-    step = Step(task, network, new_optimizer(task, network, stage), recipe, stage)
+    step = Step(task, network, new_optimizer(task, network, recipe, stage), recipe, stage)
     step.set_rate(1e-6)
     shape = (crops, 3, recipe.data.crop, recipe.data.crop)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, device=place)

@@ -1,5 +1,7 @@
 """Muon: what a step does to matrices and to the rest, alone and in two processes."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -9,12 +11,13 @@ from cwic_lab import muon, processes  # noqa: E402
 from cwic_lab.muon import Muon, orthogonal, stacks  # noqa: E402
 from cwic_lab.networks import build  # noqa: E402
 from cwic_lab.recipe import parse_recipe  # noqa: E402
+from cwic_lab.step import new_optimizer  # noqa: E402
 from cwic_lab.task import task_of  # noqa: E402
 
 SHAPES = [(24, 40), (40, 24), (32, 32), (24, 40), (1, 8)]
 
 
-def optimizer_of(shapes, rate=0.01, seed=3):
+def optimizer_of(shapes, rate=0.01, seed=3, precision=torch.bfloat16):
     """Matrices and a vector with gradients, and Muon for them."""
     random = torch.Generator().manual_seed(seed)
     matrices = [torch.nn.Parameter(torch.randn(shape, generator=random)) for shape in shapes]
@@ -22,17 +25,18 @@ def optimizer_of(shapes, rate=0.01, seed=3):
     for parameter in (*matrices, vector):
         parameter.grad = torch.randn(parameter.shape, generator=random)
     groups = [{"params": matrices, "matrix": True}, {"params": [vector], "matrix": False}]
-    return Muon(groups, lr=rate, fused=True), matrices, vector
+    return Muon(groups, precision, lr=rate, fused=True), matrices, vector
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(24, 40), (40, 24), (32, 32)])
-def test_orthogonal_keeps_directions_and_makes_singular_values_alike(shape):
+def test_orthogonal_keeps_directions_and_makes_singular_values_alike(shape, precision):
     rows, columns = shape
     random = np.random.default_rng(1)
     u, _ = np.linalg.qr(random.normal(size=(rows, min(shape))))
     v, _ = np.linalg.qr(random.normal(size=(columns, min(shape))))
     matrix = torch.tensor(u * np.linspace(0.1, 5, min(shape)) @ v.T, dtype=torch.float32)
-    found = orthogonal(matrix[None])[0].numpy()
+    found = orthogonal(matrix[None].to(precision))[0].float().numpy()
     values = np.diag(u.T @ found @ v)
     assert 0.6 < values.min() and values.max() < 1.3
     assert np.abs(u.T @ found @ v - np.diag(values)).max() < 0.05
@@ -42,8 +46,9 @@ def test_a_gradient_of_zeros_moves_nothing():
     assert torch.equal(orthogonal(torch.zeros(2, 8, 4)), torch.zeros(2, 8, 4))
 
 
-def test_a_step_is_as_large_as_adams_for_every_shape():
-    optimizer, matrices, _ = optimizer_of(SHAPES)
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_step_is_as_large_as_adams_for_every_shape(precision):
+    optimizer, matrices, _ = optimizer_of(SHAPES, precision=precision)
     before = [matrix.detach().clone() for matrix in matrices]
     optimizer.step()
     for matrix, old in zip(matrices, before, strict=True):
@@ -61,6 +66,21 @@ def test_the_rest_is_adams():
         optimizer.step()
         adam.step()
     assert torch.equal(vector, twin)
+
+
+def test_a_recipe_in_float32_has_nothing_in_bfloat16(monkeypatch):
+    seen = []
+    monkeypatch.setattr(muon, "orthogonal", lambda matrices: seen.append(matrices.dtype) or orthogonal(matrices))
+    for precision in ("float32", "bfloat16"):
+        recipe = parse_recipe(
+            f'name = "m"\nprecision = "{precision}"\n[network]\nkind = "cwic"\n[data]\npaths = ["x.zip"]\n'
+            '[[stage]]\nname = "joint"\nsteps = 1\nlr = 1e-3\noptimizer = "muon"\n'
+        )
+        network = torch.nn.Linear(4, 4)
+        network.weight.grad = torch.ones(4, 4)
+        task = SimpleNamespace(groups=lambda network: [{"params": [network.weight], "matrix": True}])
+        new_optimizer(task, network, recipe, recipe.stages[0]).step()
+    assert seen == [torch.float32, torch.bfloat16]
 
 
 def test_momentum_goes_on_after_loading():

@@ -185,6 +185,16 @@ def test_a_training_that_diverges_goes_back_and_slows_down(folder, caplog):
     assert all(value.isfinite().all() for value in state["model"].values())
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("has", [False, True])
+def test_a_processor_without_bfloat16_is_told(folder, caplog, monkeypatch, precision, has):
+    monkeypatch.setattr(trainer, "has_bfloat16", lambda: has)
+    run(folder, recipe_text("autoencoder", steps=1, more=f'start = "random"\nprecision = "{precision}"'))
+    told = [record.getMessage() for record in caplog.records if "in software" in record.getMessage()]
+    assert len(told) == (precision == "bfloat16" and not has)
+    assert all("recipe.toml" in message and "'float32' is faster" in message for message in told)
+
+
 def test_another_recipe_does_not_resume(folder):
     run(folder, recipe_text())
     with pytest.raises(ValueError, match="another recipe"):

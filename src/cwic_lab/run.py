@@ -105,7 +105,7 @@ class Run:
         self._good = Good(self.network, self.average)
 
     def _new_step(self, moments: dict[str, Any] | None = None) -> None:
-        self._optimizer = new_optimizer(self._task, self.network, self.stage)
+        self._optimizer = new_optimizer(self._task, self.network, self._recipe, self.stage)
         if moments:
             self._optimizer.load_state_dict(moments)
         self._step = Step(self._task, self.network, self._optimizer, self._recipe, self.stage)

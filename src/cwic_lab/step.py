@@ -160,7 +160,9 @@ def fill_gradients(flat: Tensor, trained: Sequence[Tensor], loss: Tensor) -> Non
     joined(torch.autograd.grad(loss, trained, allow_unused=True, materialize_grads=True), trained, out=flat)
 
 
-def new_optimizer(task: Task, network: nn.Module, stage: Stage) -> torch.optim.Optimizer:
+def new_optimizer(task: Task, network: nn.Module, recipe: Recipe, stage: Stage) -> torch.optim.Optimizer:
     """Adam as in the paper (betas 0.9 and 0.999, no weight decay), or Muon with it; fit for a graph on a GPU."""
-    kind = Muon if stage.optimizer == "muon" else torch.optim.Adam
-    return kind(task.groups(network), lr=1e-4, fused=True, capturable=next(network.parameters()).is_cuda)
+    groups, settings = task.groups(network), {"fused": True, "capturable": next(network.parameters()).is_cuda}
+    if stage.optimizer == "muon":
+        return Muon(groups, getattr(torch, recipe.precision), lr=1e-4, **settings)
+    return torch.optim.Adam(groups, lr=1e-4, **settings)

@@ -85,6 +85,9 @@ def train(recipe_path: Path, *, resume: bool = True, runs: Path = RUNS, device: 
         return checkpoint
 
     (rank, world), place = rank_and_world(), place_of(device)
+    if rank == 0 and place.type == "cpu" and recipe.precision == "bfloat16" and not has_bfloat16():
+        log.warning("%s: precision = 'bfloat16', which this processor computes in software; 'float32' is faster on it",
+                    recipe_path)  # fmt: skip
     torch.manual_seed(recipe.seed)
     network = networks.build(**recipe.network)
     check_parts(network, recipe.stages)
@@ -124,6 +127,11 @@ def start(network: nn.Module, recipe: Recipe, recipe_path: Path, runs: Path, ref
     elif recipe.start == "transform":
         planes = sample_planes(recipe, refs, 192, recipe.start_crops)
         task_of(recipe.network["kind"]).start(network, planes, recipe)
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies matrices of bfloat16 at least as fast as those of float32."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def check_parts(network: nn.Module, stages: Sequence[Stage]) -> None:
