@@ -259,7 +259,7 @@ def _hash_place(ref: ImageRef, reader: Reader) -> float:
 
 
 def validation_images(refs: Sequence[ImageRef], limit: int | None = None, crop: int | None = None) -> list[Pixels]:
-    """The first `limit` photographs of the validation split (None: all), uint8 [H,W,3]; the same every time.
+    """The first `limit` (None: all) of the validation photographs that `split` found: uint8 [H,W,3].
 
     crop: keep only the central crop x crop pixels (a smaller side is kept whole); None for whole pictures.
     Raises TooManyBroken.
